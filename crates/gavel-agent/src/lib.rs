@@ -1,0 +1,2 @@
+//! The static agent.
+pub mod wire;

@@ -1,0 +1,1 @@
+//! The HTTP border of Gavel.

@@ -1,0 +1,298 @@
+//! The book and the bell.
+//!
+//! The row in the [`Store`] is the truth; the [`Queue`] only says "look now". A lost ring costs a
+//! sweep interval, a doubled one an empty claim. Nothing here knows HTTP or sandboxes.
+
+use async_trait::async_trait;
+use gavel_core::verdict::{Evidence, Verdict};
+use gavel_core::{Job, JobId, Outcome, Status, Timestamp};
+use std::time::Duration;
+
+/// A job on its way into the book.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    pub id: JobId,
+    pub job: Job,
+    /// Whose it is; `None` on a server without tokens.
+    pub owner: Option<String>,
+    pub idempotency: Option<Idempotency>,
+    pub created_at: Timestamp,
+}
+
+/// The same key and the same body give the same job; the same key and another body are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    pub key: String,
+    /// Hash of the request body.
+    pub fingerprint: [u8; 32],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    New,
+    /// The idempotency key is known: this is the job it belongs to.
+    Existing(JobId),
+    /// The idempotency key is known with another body.
+    Conflict,
+    /// The queue is at `max_depth`; nothing was stored.
+    QueueFull,
+}
+
+/// Names one attempt at one job. A result that comes with an old attempt is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClaimKey {
+    pub id: JobId,
+    pub attempt: u32,
+}
+
+/// A worker's lease on a job.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub key: ClaimKey,
+    pub worker: i32,
+    pub job: Job,
+    pub created_at: Timestamp,
+    pub started_at: Timestamp,
+}
+
+/// What became of a claim when its lease was extended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    Held,
+    /// Still held, but somebody wants the job cancelled.
+    CancelWanted,
+    /// Somebody else has it, or it has ended: drop the work.
+    Lost,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub enum Settlement {
+    Completed(Box<Outcome>),
+    /// Our fault, after the last attempt. The message is public: no internals in it.
+    Failed { message: String },
+    Cancelled,
+    /// Our fault, or the node is going away: back to `pending`, not before `delay` has passed.
+    /// `count_attempt` is false where the job was not to blame (a drain), so that it keeps its tries.
+    Released { delay: Duration, count_attempt: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It was pending and is now cancelled.
+    Done,
+    /// It is running: whoever runs it has been asked to stop.
+    Wanted,
+    /// It has already ended.
+    Ended(Status),
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    Done,
+    NotEnded(Status),
+    Unknown,
+}
+
+/// One row of the book, as read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRecord {
+    pub id: JobId,
+    pub job: Job,
+    pub owner: Option<String>,
+    pub status: Status,
+    pub worker_id: Option<i32>,
+    pub node: Option<String>,
+    /// Attempts begun so far.
+    pub attempt: u32,
+    pub error_message: Option<String>,
+    /// Only for `completed`.
+    pub outcome: Option<Outcome>,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+}
+
+/// A line of a listing: no source, no output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSummary {
+    pub id: JobId,
+    pub language: String,
+    pub status: Status,
+    pub verdict: Option<Verdict>,
+    pub reason: Option<String>,
+    pub evidence: Evidence,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub cpu: Option<Duration>,
+    pub wall: Option<Duration>,
+    pub memory_kb: Option<u64>,
+    pub priority: i32,
+    pub worker_id: Option<i32>,
+    pub node: Option<String>,
+    pub attempt: u32,
+    pub error_message: Option<String>,
+    pub created_at: Timestamp,
+    pub started_at: Option<Timestamp>,
+    pub completed_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only the jobs of this owner.
+    pub owner: Option<String>,
+    pub status: Option<Status>,
+    pub verdict: Option<Verdict>,
+    pub language: Option<String>,
+    pub created_after: Option<Timestamp>,
+    pub created_before: Option<Timestamp>,
+    /// Only jobs older than this one, in listing order (newest first, by id).
+    pub before: Option<JobId>,
+}
+
+/// One ended job in a sample for statistics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    pub language: String,
+    pub status: Status,
+    pub verdict: Option<Verdict>,
+    pub queue: Duration,
+    pub compile: Duration,
+    pub compile_cached: bool,
+    pub cpu: Duration,
+    pub wall: Duration,
+    pub completed_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    pub pending: u64,
+    pub running: u64,
+    pub oldest_pending: Option<Timestamp>,
+}
+
+/// Who claims: one entry in `workers` for each job that may be handed out.
+#[derive(Debug, Clone)]
+pub struct Claimant {
+    pub node: String,
+    pub workers: Vec<i32>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Claims that ran out and went back to `pending`.
+    pub requeued: u64,
+    /// Jobs whose last attempt ran out: now `failed`.
+    pub failed: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The claim is not this attempt's any more; the result is dropped.
+    #[error("the lease on this attempt is lost")]
+    LeaseLost,
+    /// The database cannot be used right now; trying again may help.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The disk is full.
+    #[error("the disk of the store is full")]
+    Full,
+    /// A row cannot be read back: our bug or a damaged database.
+    #[error("a stored row is damaged: {0}")]
+    Damaged(String),
+}
+
+/// The book. Every method that writes returns only when what it wrote survives a power cut, except
+/// `claim` and `extend`: a forgotten claim costs one attempt at most, never a job.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// One answer for each job, in order; all that are `New` are stored in one transaction.
+    async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError>;
+
+    /// Hands out pending jobs, most urgent first, at most one for each worker named.
+    async fn claim(&self, by: Claimant, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, StoreError>;
+
+    /// One answer for each key, in order.
+    async fn extend(&self, keys: Vec<ClaimKey>, now: Timestamp, lease: Duration) -> Result<Vec<Lease>, StoreError>;
+
+    /// Ends an attempt. `LeaseLost` if it is not the current one.
+    async fn settle(&self, key: ClaimKey, now: Timestamp, end: Settlement) -> Result<(), StoreError>;
+
+    async fn find(&self, id: JobId) -> Result<Option<JobRecord>, StoreError>;
+
+    /// Newest first.
+    async fn list(&self, filter: Filter, limit: usize) -> Result<Vec<JobSummary>, StoreError>;
+
+    async fn cancel(&self, id: JobId, now: Timestamp) -> Result<Cancelled, StoreError>;
+
+    async fn delete(&self, id: JobId) -> Result<Deleted, StoreError>;
+
+    /// Takes back claims whose lease ran out; those beyond `max_attempts` fail.
+    async fn sweep(&self, now: Timestamp, max_attempts: u32) -> Result<Swept, StoreError>;
+
+    /// Takes back every claim of this node: called at start, when nothing can be running yet.
+    async fn take_back(&self, node: String, now: Timestamp, max_attempts: u32) -> Result<Swept, StoreError>;
+
+    /// Erases ended jobs older than `before`, at most `max` of them; returns how many.
+    async fn retain(&self, before: Timestamp, max: usize) -> Result<u64, StoreError>;
+
+    async fn depth(&self) -> Result<Depth, StoreError>;
+
+    /// The latest ended jobs, newest first.
+    async fn recent(&self, limit: usize) -> Result<Vec<Ended>, StoreError>;
+
+    /// A cheap write that shows the store works, for the readiness check.
+    async fn check(&self) -> Result<(), StoreError>;
+
+    /// Finishes what is queued and closes; later calls are `Unavailable`.
+    async fn close(&self);
+}
+
+/// Which stream a piece of live output belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+    CompileOutput,
+}
+
+/// What happens to a job, as it happens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Started { worker: i32, attempt: u32 },
+    Output { stream: Stream, bytes: Vec<u8> },
+    /// The job is pending again; what was shown of its output is void.
+    Restarted,
+    /// The row says how it ended.
+    Ended,
+}
+
+/// What a listener receives: everything of the current attempt so far, then the rest as it comes.
+#[async_trait]
+pub trait Listener: Send {
+    /// `None`: nothing more will come; read the row.
+    async fn next(&mut self) -> Option<Event>;
+}
+
+/// The bell. Losing any of this must cost time only.
+#[async_trait]
+pub trait Queue: Send + Sync + 'static {
+    /// Jobs were stored: whoever waits in [`Queue::wait`] should look.
+    fn announce(&self, jobs: usize);
+
+    /// Returns when jobs were announced since the last call.
+    async fn wait(&self);
+
+    /// Tells listeners of a job. Cheap when nobody listens.
+    fn publish(&self, id: JobId, event: Event);
+
+    /// Listens to one job. Listen first and read the row then, or the end can be missed.
+    fn listen(&self, id: JobId) -> Box<dyn Listener>;
+
+    /// Asks whoever runs the job to stop it.
+    fn want_cancel(&self, id: JobId);
+
+    /// The next job that should be stopped; every node hears of it.
+    async fn cancel_wanted(&self) -> JobId;
+}
