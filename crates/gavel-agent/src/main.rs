@@ -1,1 +1,184 @@
-fn main() {}
+//! The agent: the one program of Gavel that enters a sandbox.
+//!
+//! Static, one thread, started once per worker. It builds the root directory that all of the worker's
+//! sandboxes share, then takes commands over its standard input and reports over its standard output,
+//! in the words of [`gavel_agent::wire`]. For each command it forks an init into fresh namespaces,
+//! which starts the program ([`jail`]), and watches both from outside ([`supervise`]).
+
+mod cgroup;
+mod collect;
+mod failed;
+mod feed;
+mod jail;
+mod link;
+mod root;
+mod supervise;
+mod sys;
+
+use failed::{At, Failed};
+use gavel_agent::wire::{self, Failure, Setup};
+use link::{Link, Message};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::process::Resource;
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities_secure_bits, set_no_new_privs,
+};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use supervise::Agent;
+
+fn main() -> ExitCode {
+    let mut link = match Link::new() {
+        Ok(link) => link,
+        Err(failed) => {
+            eprintln!("gavel-agent: {}: {}", failed.step, failed.errno);
+            return ExitCode::FAILURE;
+        }
+    };
+    // A failure before READY is final; the server starts another agent or gives up.
+    let prepared = greet(&mut link).and_then(|setup| match setup {
+        None => Ok(None),
+        Some(setup) => prepare(&setup).map(|(network, cgroup)| Some((setup, network, cgroup))),
+    });
+    let (setup, network, cgroup) = match prepared {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(failed) => return fail(&mut link, &failed, false),
+    };
+    match Agent::new(link, &setup, network, cgroup) {
+        Ok(agent) => serve(agent),
+        Err(failed) => {
+            eprintln!("gavel-agent: {}: {}", failed.step, failed.errno);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn greet(link: &mut Link) -> Result<Option<Setup>, Failed> {
+    link.send_body(wire::HELLO, &wire::VERSION)?;
+    match link.receive()? {
+        None => Ok(None),
+        Some(Message::Setup(body)) => {
+            postcard::from_bytes(&body).map(Some).map_err(|_| Errno::INVAL).at("read the set-up")
+        }
+        Some(_) => Err(Errno::PROTO).at("wait for the set-up"),
+    }
+}
+
+/// One command after the other, until the server is gone.
+fn serve(mut agent: Agent) -> ExitCode {
+    if agent.link.send_body(wire::READY, &()).is_err() {
+        return ExitCode::FAILURE;
+    }
+    loop {
+        match agent.link.receive() {
+            Ok(Some(Message::Run(frame))) => {
+                if let Err(failed) = agent.run(&frame) {
+                    // What a failed command left behind is unknown: this agent takes no other.
+                    return fail(&mut agent.link, &failed, false);
+                }
+                agent.link.recycle(frame);
+            }
+            // Meant for a command that ended while these were on their way.
+            Ok(Some(Message::Stdin(_) | Message::Stop)) => {}
+            Ok(None) => return ExitCode::SUCCESS,
+            Ok(Some(Message::Setup(_))) | Err(_) => return ExitCode::FAILURE,
+        }
+    }
+}
+
+fn fail(link: &mut Link, failed: &Failed, usable: bool) -> ExitCode {
+    let failure = Failure { step: failed.step.to_string(), errno: failed.errno.raw_os_error(), usable };
+    // If the server is gone, too, there is nobody left to tell.
+    let _ = link.send_body(wire::FAILED, &failure);
+    ExitCode::FAILURE
+}
+
+/// Everything that is done once per worker. The order matters: files of the host are opened before it
+/// is out of sight, and privileges are given up last.
+fn prepare(setup: &Setup) -> Result<(Option<OwnedFd>, cgroup::Cgroup), Failed> {
+    sys::not_dumpable().at("make the agent untraceable")?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    if setup.rootless {
+        enter_user_namespace(setup)?;
+    } else {
+        protect_from_oom()?;
+    }
+    let cgroup = cgroup::Cgroup::open(&setup.cgroup)?;
+    let network = match setup.allow_network {
+        false => None,
+        true => Some(
+            open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open the host's network")?,
+        ),
+    };
+    // The worker's jobs have this empty network one after another: making one per job costs more than
+    // everything else together, and nothing in it outlives the job's processes.
+    let namespaces =
+        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+    sys::unshare(namespaces).at("unshare namespaces")?;
+    sys::loopback_up().at("set the loopback interface up")?;
+    rustix::system::sethostname(setup.hostname.as_bytes()).at("set the host name")?;
+    root::build(setup)?;
+    limit_for_good()?;
+    give_up_privileges()?;
+    Ok((network, cgroup))
+}
+
+fn enter_user_namespace(setup: &Setup) -> Result<(), Failed> {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    sys::unshare(libc::CLONE_NEWUSER).at("unshare a user namespace")?;
+    fs::write("/proc/self/setgroups", "deny").at("forbid setgroups")?;
+    fs::write("/proc/self/uid_map", format!("{} {uid} 1", setup.uid)).at("map the user")?;
+    fs::write("/proc/self/gid_map", format!("{} {gid} 1", setup.gid)).at("map the group")
+}
+
+/// On version 1 the agent shares a memory group with its jobs. It is the least likely victim as it is:
+/// jobs have the highest score there is. Without CAP_SYS_RESOURCE it must stay at that.
+fn protect_from_oom() -> Result<(), Failed> {
+    match fs::write("/proc/self/oom_score_adj", "-1000") {
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::PermissionDenied) => Ok(()),
+        other => other.at("write the agent's oom_score_adj"),
+    }
+}
+
+/// Resource limits that are the same for every command; they are inherited.
+fn limit_for_good() -> Result<(), Failed> {
+    for (resource, value, name) in [
+        // 1 and not 0: with 0 the kernel still pipes a dump to a core_pattern helper, with 1 never,
+        // and no file is made because it is less than a page (core(5)).
+        (Resource::Core, 1, "core dumps"),
+        (Resource::Memlock, 64 << 10, "locked memory"),
+        (Resource::Msgqueue, 0, "message queues"),
+        (Resource::Sigpending, 256, "queued signals"),
+        (Resource::Nice, 0, "nice"),
+        (Resource::Rtprio, 0, "real-time priority"),
+    ] {
+        jail::limit(resource, value, value).at(format!("limit {name}"))?;
+    }
+    Ok(())
+}
+
+/// Nothing that is executed from here on can gain a privilege. The agent keeps its own, which it needs
+/// to mount and to change users; they end with its copies.
+fn give_up_privileges() -> Result<(), Failed> {
+    set_no_new_privs(true).at("set no_new_privs")?;
+    clear_ambient_capability_set().at("clear ambient capabilities")?;
+    let locked = CapabilitiesSecureBits::NO_ROOT
+        | CapabilitiesSecureBits::NO_ROOT_LOCKED
+        | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
+        | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
+    set_capabilities_secure_bits(locked).at("lock the securebits")?;
+    for number in 0..64 {
+        // Beyond the last capability that this kernel knows it says invalid.
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            Err(e) => return Err(e).at("drop the bounding set"),
+        }
+    }
+    Ok(())
+}

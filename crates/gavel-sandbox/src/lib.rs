@@ -5,7 +5,6 @@
 
 use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Facts, Limits};
-use std::path::PathBuf;
 
 pub mod cancel;
 pub mod native;
@@ -48,8 +47,9 @@ pub struct InputFile<'a> {
 #[derive(Debug, Clone)]
 pub enum Content<'a> {
     Bytes(&'a [u8]),
-    /// A file that nobody writes to any more; a native sandbox maps it instead of copying it.
-    Shared(PathBuf),
+    /// A file below the backend's shared directory, by its path relative to it. Nobody writes to it any
+    /// more, and a native sandbox maps it instead of copying it.
+    Shared(String),
 }
 
 /// Files that leave the sandbox after the command ended.

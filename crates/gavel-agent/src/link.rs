@@ -1,0 +1,109 @@
+//! The agent's end of the wire: standard input and output, one frame at a time.
+
+use crate::failed::{At, Failed};
+use gavel_agent::wire::{self, HEADER, MAX_BODY, PIECE};
+use rustix::io::Errno;
+use serde::Serialize;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A buffer that grew beyond this for one large order is given back afterwards.
+const KEEP: usize = 1 << 20;
+
+pub struct Link {
+    input: File,
+    output: File,
+    body: Vec<u8>,
+    /// Header and one piece of output, so that a piece leaves in a single write.
+    piece: Box<[u8; HEADER + PIECE]>,
+}
+
+pub enum Message {
+    Setup(Vec<u8>),
+    Run(Vec<u8>),
+    Stdin(Vec<u8>),
+    Stop,
+}
+
+impl Link {
+    /// Takes over standard input and output, under numbers that no program of a job will have.
+    pub fn new() -> Result<Self, Failed> {
+        let take = |fd: BorrowedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).map(File::from);
+        Ok(Self {
+            input: take(io::stdin().as_fd()).at("take stdin")?,
+            output: take(io::stdout().as_fd()).at("take stdout")?,
+            body: Vec::new(),
+            piece: Box::new([0; HEADER + PIECE]),
+        })
+    }
+
+    pub fn input(&self) -> BorrowedFd<'_> {
+        self.input.as_fd()
+    }
+
+    /// The next message; `None` when the server is gone.
+    pub fn receive(&mut self) -> Result<Option<Message>, Failed> {
+        let kind = wire::read_frame(&mut self.input, &mut self.body, MAX_BODY).at("read from the server")?;
+        let mut body = || std::mem::take(&mut self.body);
+        Ok(Some(match kind {
+            None => return Ok(None),
+            Some(wire::SETUP) => Message::Setup(body()),
+            Some(wire::RUN) => Message::Run(body()),
+            Some(wire::STDIN) => Message::Stdin(body()),
+            Some(wire::STOP) => Message::Stop,
+            Some(_) => return Err(Errno::PROTO).at("understand the server"),
+        }))
+    }
+
+    /// Gives a message's buffer back for the next one.
+    pub fn recycle(&mut self, mut body: Vec<u8>) {
+        body.clear();
+        body.shrink_to(KEEP);
+        self.body = body;
+    }
+
+    pub fn send_body<T: Serialize>(&mut self, kind: u8, body: &T) -> Result<(), Failed> {
+        let frame = wire::encode(kind, body).map_err(|_| Errno::NOMEM).at("write to the server")?;
+        self.output.write_all(&frame).at("write to the server")
+    }
+
+    /// Reads a piece of output, to be sent by [`Link::send_output`]; 0 at its end.
+    pub fn read_output(&mut self, pipe: &OwnedFd) -> Result<usize, Failed> {
+        loop {
+            match rustix::io::read(pipe, &mut self.piece[HEADER..]) {
+                Err(Errno::INTR) => {}
+                other => return other.at("read a pipe"),
+            }
+        }
+    }
+
+    pub fn send_output(&mut self, kind: u8, length: usize) -> Result<(), Failed> {
+        if length == 0 {
+            return Ok(());
+        }
+        self.piece[..4].copy_from_slice(&(length as u32).to_le_bytes());
+        self.piece[4] = kind;
+        self.output.write_all(&self.piece[..HEADER + length]).at("write to the server")
+    }
+
+    pub fn send_taken(&mut self, bytes: usize) -> Result<(), Failed> {
+        if bytes == 0 { Ok(()) } else { self.send_body(wire::TAKEN, &(bytes as u64)) }
+    }
+
+    /// Sends exactly `size` bytes: the head has promised them. A file that is shorter by now is
+    /// filled up with zeros, which only a job that is still alive could cause.
+    pub fn send_file(&mut self, file: &OwnedFd, mut size: u64) -> Result<(), Failed> {
+        while size > 0 {
+            let want = size.min(PIECE as u64) as usize;
+            let got = rustix::io::read(file, &mut self.piece[HEADER..HEADER + want]).at("read a collected file")?;
+            if got == 0 {
+                self.piece[HEADER..HEADER + want].fill(0);
+            }
+            let length = if got == 0 { want } else { got };
+            self.send_output(wire::DATA, length)?;
+            size -= length as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! The root directory of a worker's sandboxes: built once, read-only, holding system directories only.
+
+use crate::failed::{At, Failed};
+use crate::sys;
+use gavel_agent::wire::Setup;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, open, symlink};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, mount_remount, unmount,
+};
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// The working directory of every command. Below it, hidden by the tmpfs that each command gets, the
+/// shared files are mounted; see [`crate::jail`].
+pub const WORK: &str = "/box";
+
+/// Character devices that programs need and that cannot do harm: (name, major, minor).
+const DEVICES: &[(&str, u32, u32)] =
+    &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
+
+/// A file of `/etc` larger than this is not copied.
+const MAX_COPY: u64 = 1 << 20;
+
+/// Builds the root and makes it this process's own. Whoever is forked later inherits it.
+pub fn build(setup: &Setup) -> Result<(), Failed> {
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).at("make mounts private")?;
+    // Everything of the host is opened before the new root hides any of it.
+    let binds = open_all(&setup.binds)?;
+    let shared = setup.shared.as_deref().map(|dir| open_path(dir, dir)).transpose()?;
+    let devices =
+        DEVICES.iter().map(|(name, ..)| open_path(&format!("/dev/{name}"), name)).collect::<Result<Vec<_>, _>>()?;
+    let copies: Vec<Copied> = setup.copies.iter().filter_map(|path| Copied::read(Path::new(path))).collect();
+
+    let tmpfs = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("gavel", "/tmp", "tmpfs", tmpfs, Some(c"mode=755,size=16m")).at("mount the new root")?;
+    std::env::set_current_dir("/tmp").at("enter the new root")?;
+    for directory in ["box", "tmp", "dev", "proc", "etc", "var"] {
+        make_dir(directory)?;
+    }
+    symlink("/tmp", "var/tmp").at("link /var/tmp")?;
+    for (path, fd) in setup.binds.iter().zip(&binds) {
+        bind(fd, relative(path), false)?;
+    }
+    if let Some(fd) = &shared {
+        bind(fd, relative(WORK), false)?;
+    }
+    for (name, target) in &setup.links {
+        symlink(target.as_str(), name.as_str()).at(format!("link /{name}"))?;
+    }
+    copies.iter().try_for_each(Copied::write)?;
+    for (path, content) in &setup.files {
+        write_file(relative(path), content.as_bytes(), 0o644)?;
+    }
+    make_devices(setup, &devices)?;
+    enter_for_good()
+}
+
+fn make_devices(setup: &Setup, host: &[OwnedFd]) -> Result<(), Failed> {
+    mount("gavel", "dev", "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, Some(c"mode=755,size=64k"))
+        .at("mount /dev")?;
+    for ((name, major, minor), fd) in DEVICES.iter().zip(host) {
+        let path = format!("dev/{name}");
+        if setup.rootless {
+            // Without privileges no device can be made, only borrowed.
+            write_file(&path, b"", 0o666)?;
+            mount_bind_recursive(magic(fd).as_c_str(), path.as_str()).at(format!("bind /dev/{name}"))?;
+        } else {
+            let mode = Mode::from_raw_mode(0o666);
+            mknodat(CWD, path.as_str(), FileType::CharacterDevice, mode, sys::device_number(*major, *minor))
+                .at(format!("make /dev/{name}"))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).at(format!("open /dev/{name} to all"))?;
+        }
+    }
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        symlink(target, format!("dev/{name}")).at(format!("link /dev/{name}"))?;
+    }
+    make_dir("dev/shm")?;
+    lock("dev", true)
+}
+
+/// pivot_root(".", "."): the old root is stacked on the new one, then taken away.
+fn enter_for_good() -> Result<(), Failed> {
+    rustix::process::pivot_root(".", ".").at("pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).at("detach the host's root")?;
+    std::env::set_current_dir("/").at("enter /")?;
+    lock("/", false)
+}
+
+fn lock(path: &str, devices: bool) -> Result<(), Failed> {
+    let c_path = CString::new(path).map_err(|_| Errno::INVAL).at("lock a mount")?;
+    match sys::lock_mount(&c_path, devices) {
+        // Before Linux 5.12: this mount alone, which is all there is on a plain host.
+        Err(Errno::NOSYS) => {
+            let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID;
+            flags.set(MountFlags::NODEV, !devices);
+            mount_remount(path, flags, c"").at(format!("make {path} read-only"))
+        }
+        other => other.at(format!("make {path} read-only")),
+    }
+}
+
+fn bind(fd: &OwnedFd, target: &str, devices: bool) -> Result<(), Failed> {
+    make_dirs(target)?;
+    mount_bind_recursive(magic(fd).as_c_str(), target).at(format!("bind /{target}"))?;
+    lock(target, devices)
+}
+
+/// The path by which the kernel finds what a descriptor refers to, wherever mounts have moved.
+fn magic(fd: &OwnedFd) -> CString {
+    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
+}
+
+fn open_all(paths: &[String]) -> Result<Vec<OwnedFd>, Failed> {
+    paths.iter().map(|path| open_path(path, path)).collect()
+}
+
+fn open_path(path: &str, name: &str) -> Result<OwnedFd, Failed> {
+    open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(format!("open {name}"))
+}
+
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
+}
+
+fn make_dir(path: &str) -> Result<(), Failed> {
+    match mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) | Ok(()) => Ok(()),
+        Err(e) => Err(e).at(format!("make /{path}")),
+    }
+}
+
+fn make_dirs(path: &str) -> Result<(), Failed> {
+    fs::create_dir_all(path).at(format!("make /{path}"))
+}
+
+fn write_file(path: &str, content: &[u8], mode: u32) -> Result<(), Failed> {
+    if let Some(parent) = Path::new(path).parent() {
+        fs::create_dir_all(parent).at(format!("make the directory of /{path}"))?;
+    }
+    fs::write(path, content).at(format!("write /{path}"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at(format!("set the mode of /{path}"))
+}
+
+/// A piece of the host's `/etc`, read before the host is out of sight.
+enum Copied {
+    File(String, Vec<u8>, u32),
+    Link(String, String),
+    Directory(String, Vec<Copied>),
+}
+
+impl Copied {
+    /// `None` for what is absent, unreadable to everybody, or neither file, link nor directory: the
+    /// list names what runtimes may need, not what must be there.
+    fn read(path: &Path) -> Option<Self> {
+        let name = path.to_str()?.to_owned();
+        let meta = fs::symlink_metadata(path).ok()?;
+        if meta.is_symlink() {
+            return Some(Self::Link(name, fs::read_link(path).ok()?.to_str()?.to_owned()));
+        }
+        let mode = meta.permissions().mode();
+        // What others may not read on the host is not for jobs either.
+        if mode & 0o004 == 0 {
+            return None;
+        }
+        if meta.is_dir() {
+            let entries = fs::read_dir(path).ok()?.filter_map(|entry| Self::read(&entry.ok()?.path()));
+            return Some(Self::Directory(name, entries.collect()));
+        }
+        (meta.is_file() && meta.len() <= MAX_COPY).then_some(())?;
+        Some(Self::File(name, fs::read(path).ok()?, mode & 0o755))
+    }
+
+    fn write(&self) -> Result<(), Failed> {
+        match self {
+            Self::File(path, content, mode) => write_file(relative(path), content, *mode),
+            Self::Link(path, target) => {
+                let path = relative(path);
+                if let Some(parent) = Path::new(path).parent() {
+                    fs::create_dir_all(parent).at(format!("make the directory of /{path}"))?;
+                }
+                symlink(target.as_str(), path).at(format!("link /{path}"))
+            }
+            Self::Directory(path, entries) => {
+                make_dirs(relative(path))?;
+                entries.iter().try_for_each(Self::write)
+            }
+        }
+    }
+}
+
+/// Mount data of a job's tmpfs.
+pub fn tmpfs_data(size: u64, inodes: u32, mode: &str, uid: u32, gid: u32) -> CString {
+    // No interior NUL is possible: numbers and a fixed mode.
+    CString::new(format!("size={size},nr_inodes={inodes},mode={mode},uid={uid},gid={gid}")).unwrap_or_default()
+}
+
+/// Private processes only, and only their own: no kernel knobs, no other users' entries.
+pub const PROC_DATA: &CStr = c"hidepid=invisible,subset=pid";
