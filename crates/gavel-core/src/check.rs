@@ -6,18 +6,23 @@ pub fn same_output(got: &[u8], expected: &[u8]) -> bool {
     lines(got).eq(lines(expected))
 }
 
-/// Where two outputs first differ, for a reason that helps: the line number (from 1) and both lines.
-pub fn first_difference(got: &[u8], expected: &[u8]) -> Option<(usize, Option<Vec<u8>>, Option<Vec<u8>>)> {
+/// Where two outputs first differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Difference<'a> {
+    /// Counted from 1.
+    pub line: usize,
+    /// `None`: the output has no such line.
+    pub got: Option<&'a [u8]>,
+    pub expected: Option<&'a [u8]>,
+}
+
+pub fn first_difference<'a>(got: &'a [u8], expected: &'a [u8]) -> Option<Difference<'a>> {
     let (mut left, mut right) = (lines(got), lines(expected));
-    let mut number = 0;
-    loop {
-        number += 1;
-        match (left.next(), right.next()) {
-            (None, None) => return None,
-            (a, b) if a == b => {}
-            (a, b) => return Some((number, a.map(<[u8]>::to_vec), b.map(<[u8]>::to_vec))),
-        }
-    }
+    (1..).find_map(|line| match (left.next(), right.next()) {
+        (None, None) => Some(None),
+        (got, expected) if got == expected => None,
+        (got, expected) => Some(Some(Difference { line, got, expected })),
+    })?
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -50,9 +55,11 @@ mod tests {
 
     #[test]
     fn the_first_different_line_is_named() {
-        let (line, got, want) = first_difference(b"1\n2\n4\n", b"1\n2\n3\n").unwrap();
-        assert_eq!((line, got.unwrap(), want.unwrap()), (3, b"4".to_vec(), b"3".to_vec()));
-        assert_eq!(first_difference(b"1\n", b"1\n2").unwrap(), (2, None, Some(b"2".to_vec())));
-        assert_eq!(first_difference(b"1", b"1\n"), None);
+        let difference = |got, expected| {
+            first_difference(got, expected).map(|d| (d.line, d.got.map(<[u8]>::to_vec), d.expected.map(<[u8]>::to_vec)))
+        };
+        assert_eq!(difference(b"1\n2\n4\n", b"1\n2\n3\n"), Some((3, Some(b"4".to_vec()), Some(b"3".to_vec()))));
+        assert_eq!(difference(b"1\n", b"1\n2"), Some((2, None, Some(b"2".to_vec()))));
+        assert_eq!(difference(b"1", b"1\n"), None);
     }
 }

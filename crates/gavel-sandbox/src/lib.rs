@@ -7,6 +7,8 @@ use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Facts, Limits};
 
 pub mod cancel;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 pub mod native;
 
 pub use cancel::Cancel;
@@ -94,6 +96,9 @@ pub trait Backend: Send + Sync {
 
 /// A place of one worker. Dropping it ends and removes everything that belongs to it.
 pub trait Sandbox: Send {
+    /// Can commands be given files of the shared directory?
+    fn shares_files(&self) -> bool;
+
     /// Runs one command. After a fault the sandbox must be dropped: what it holds is unknown.
     fn run(&mut self, command: &Command, cancel: &Cancel, on_output: OnOutput) -> Result<Facts, Fault>;
 }

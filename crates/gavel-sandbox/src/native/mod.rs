@@ -14,8 +14,9 @@ use agent::Agent;
 use cgroup::Hierarchy;
 use gavel_agent::wire::Setup;
 use gavel_core::Facts;
+use rustix::fs::StatVfsMountFlags;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// First host user id of sandboxes: slot n runs its jobs as this plus n. The range from 0x70000000 is
@@ -48,7 +49,11 @@ pub struct Native {
 }
 
 impl Native {
-    pub fn new(options: NativeOptions) -> Result<Self, Fault> {
+    pub fn new(mut options: NativeOptions) -> Result<Self, Fault> {
+        // Programs cannot be executed from such a directory, however it is mounted again.
+        if options.shared_dir.as_deref().is_some_and(is_noexec) {
+            options.shared_dir = None;
+        }
         sys::seccomp_works().map_err(|e| Fault::new("use seccomp filters", e))?;
         let hierarchy = Hierarchy::find();
         if let (Hierarchy::Weak { why }, false) = (&hierarchy, options.allow_weak_isolation) {
@@ -93,6 +98,10 @@ impl Native {
     }
 }
 
+fn is_noexec(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::NOEXEC))
+}
+
 impl Backend for Native {
     fn name(&self) -> &'static str {
         "native"
@@ -100,15 +109,20 @@ impl Backend for Native {
 
     fn open(&self, slot: u32) -> Result<Box<dyn Sandbox>, Fault> {
         let agent = Agent::start(&self.program, &self.setup(slot)?, Arc::clone(&self.hierarchy), slot)?;
-        Ok(Box::new(NativeSandbox { agent }))
+        Ok(Box::new(NativeSandbox { agent, shares_files: self.options.shared_dir.is_some() }))
     }
 }
 
 struct NativeSandbox {
     agent: Agent,
+    shares_files: bool,
 }
 
 impl Sandbox for NativeSandbox {
+    fn shares_files(&self) -> bool {
+        self.shares_files
+    }
+
     fn run(&mut self, command: &Command, cancel: &Cancel, on_output: OnOutput) -> Result<Facts, Fault> {
         self.agent.run(command, cancel, on_output)
     }

@@ -1,0 +1,79 @@
+//! One job, from its source to its verdict.
+
+mod compile;
+mod run;
+
+use crate::cache::Cache;
+use compile::Built;
+use gavel_core::{Job, Language, Outcome};
+use gavel_sandbox::{Cancel, Content, Fault, InputFile, Sandbox};
+use gavel_store::Stream;
+
+/// Receives output while the job runs. Called on the sandbox's thread.
+pub type OnOutput<'a> = &'a mut dyn FnMut(Stream, &[u8]);
+
+/// How judging ended.
+#[derive(Debug)]
+pub enum Judged {
+    Outcome(Box<Outcome>),
+    /// Somebody asked us to stop, and we did.
+    Cancelled,
+}
+
+/// Judges a job. A fault is ours, and says nothing about the program.
+pub fn judge(
+    sandbox: &mut dyn Sandbox,
+    language: &Language,
+    job: &Job,
+    cache: &Cache,
+    cancel: &Cancel,
+    on_output: OnOutput,
+) -> Result<Judged, Fault> {
+    let Some(compile) = &language.compile else {
+        let mut files = vec![input(&language.source_file, &job.source, false)];
+        files.extend(own_files(job));
+        return run::run(sandbox, language, job, &files, None, cancel, on_output);
+    };
+    match compile::build(sandbox, language, compile, job, cache, cancel, on_output)? {
+        Built::Cancelled => Ok(Judged::Cancelled),
+        Built::Refused(refusal) => Ok(refusal.into()),
+        Built::Program(program) => {
+            let artifacts = program.entry.files.iter();
+            let mut files = if sandbox.shares_files() {
+                artifacts.map(|file| shared(&file.path, &program.entry.shared_path(file), file.executable)).collect()
+            } else {
+                program
+                    .contents
+                    .iter()
+                    .map(|(path, content, executable)| input(path, content, *executable))
+                    .collect::<Vec<_>>()
+            };
+            // What the compiler made stands where the client's file of that name was.
+            files.extend(own_files(job).filter(|own| program.entry.files.iter().all(|file| file.path != own.path)));
+            let judged = run::run(sandbox, language, job, &files, Some(&program), cancel, on_output);
+            if judged.is_err() {
+                // Its files may be what could not be used; the next attempt makes them anew.
+                cache.forget(&program.entry);
+            }
+            judged
+        }
+    }
+}
+
+fn own_files(job: &Job) -> impl Iterator<Item = InputFile<'_>> {
+    job.files.iter().map(|file| input(&file.path, &file.content, false))
+}
+
+fn input<'a>(path: &str, content: &'a [u8], executable: bool) -> InputFile<'a> {
+    InputFile { path: path.to_owned(), executable, content: Content::Bytes(content) }
+}
+
+fn shared(path: &str, from: &str, executable: bool) -> InputFile<'static> {
+    InputFile { path: path.to_owned(), executable, content: Content::Shared(from.to_owned()) }
+}
+
+/// The environment of a job's commands: the language's, then the client's.
+fn environment(language: &Language, job: Option<&Job>) -> Vec<(String, String)> {
+    let own = job.into_iter().flat_map(|job| &job.env);
+    language.env.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect()
+}

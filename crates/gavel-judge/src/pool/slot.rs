@@ -1,0 +1,177 @@
+//! One worker: a thread with a sandbox, judging one job after the other.
+
+use super::{Shared, Why, now, settle::Done};
+use crate::judge::{Judged, judge};
+use gavel_core::Language;
+use gavel_core::board::WorkerState;
+use gavel_sandbox::{Cancel, Fault, Sandbox};
+use gavel_store::{Claim, Event, Settlement};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{Sender as DoneSender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// What a worker is given: a claim, and the way to stop it.
+pub struct Task {
+    pub claim: Claim,
+    pub cancel: Cancel,
+}
+
+/// A job that met a fault waits so long before its next attempt, doubled for each earlier one.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// Pause before a worker tries again to open a sandbox.
+const REOPEN_DELAY: Duration = Duration::from_millis(500);
+
+pub fn start_all(shared: &Arc<Shared>, done: &DoneSender<Done>) -> (Vec<Sender<Task>>, UnboundedReceiver<u32>) {
+    let (idle, idle_receiver) = unbounded_channel();
+    let slots = (0..shared.options.max_workers).map(|id| {
+        let (sender, tasks) = channel();
+        let slot =
+            Slot { id, shared: Arc::clone(shared), tasks, done: done.clone(), idle: idle.clone(), sandbox: None };
+        let spawned = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || slot.run());
+        if let Err(e) = spawned {
+            tracing::error!(worker = id, error = %e, "cannot start a worker");
+        }
+        sender
+    });
+    (slots.collect(), idle_receiver)
+}
+
+struct Slot {
+    id: u32,
+    shared: Arc<Shared>,
+    tasks: Receiver<Task>,
+    done: DoneSender<Done>,
+    idle: UnboundedSender<u32>,
+    sandbox: Option<Box<dyn Sandbox>>,
+}
+
+impl Slot {
+    fn run(mut self) {
+        if self.id < self.shared.options.min_workers {
+            self.open_patiently();
+        }
+        self.enter(WorkerState::Idle);
+        // The dispatcher is gone only when the pool drains; then no task comes, either.
+        let _ = self.idle.send(self.id);
+        while let Some(task) = self.next() {
+            let key = task.claim.key;
+            let language = task.claim.job.language.clone();
+            let end = self.work(task);
+            if self.done.blocking_send(Done { key, language, end }).is_err() {
+                break;
+            }
+            if self.sandbox.is_none() {
+                // It failed, or could not be opened: no further job may suffer from that.
+                self.open_patiently();
+            }
+            self.enter(WorkerState::Idle);
+            let _ = self.idle.send(self.id);
+        }
+        self.enter(WorkerState::Stopped);
+    }
+
+    /// The next task; `None` when the pool closes. Closes the sandbox of a worker that is only needed
+    /// at busy times.
+    fn next(&mut self) -> Option<Task> {
+        let keeps_open = self.id < self.shared.options.min_workers;
+        loop {
+            if keeps_open || self.sandbox.is_none() {
+                return self.tasks.recv().ok();
+            }
+            match self.tasks.recv_timeout(self.shared.options.idle_timeout) {
+                Ok(task) => return Some(task),
+                Err(RecvTimeoutError::Timeout) => self.sandbox = None,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    /// Opens the sandbox, however long it takes: what is in the way may go away.
+    fn open_patiently(&mut self) {
+        while !self.shared.is_draining() {
+            match self.open() {
+                Ok(()) => return,
+                Err(fault) => {
+                    tracing::error!(worker = self.id, step = fault.step, error = %fault, "cannot open a sandbox");
+                    self.enter(WorkerState::Recovering);
+                    std::thread::sleep(REOPEN_DELAY);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<(), Fault> {
+        if self.sandbox.is_none() {
+            let started = Instant::now();
+            self.sandbox = Some(self.shared.parts.backend.open(self.id)?);
+            metrics::counter!("gavel_sandboxes_opened_total").increment(1);
+            metrics::histogram!("gavel_sandbox_open_seconds").record(started.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// Judges one job. `None`: the claim is lost, and so is the result.
+    fn work(&mut self, task: Task) -> Option<Settlement> {
+        let Task { claim, cancel } = task;
+        self.shared.parts.board.change(self.id as i32, now(), WorkerState::Busy, Some(claim.key.id));
+        let started = Event::Started { worker: claim.worker, attempt: claim.key.attempt };
+        self.shared.parts.queue.publish(claim.key.id, started);
+        let Some(language) = self.shared.parts.catalogue.get(&claim.job.language).cloned() else {
+            let message = format!("the language {:?} is not installed any more", claim.job.language);
+            return Some(Settlement::Failed { message });
+        };
+        if let Err(fault) = self.open() {
+            tracing::error!(worker = self.id, step = fault.step, error = %fault, "cannot open a sandbox");
+            return Some(Settlement::Released { delay: REOPEN_DELAY, count_attempt: false });
+        }
+        // A bug of ours must cost one attempt and not the worker.
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judge(&claim, &language, &cancel)));
+        let judged = judged.unwrap_or_else(|_| Err(Fault::new("judge a job", "a panic; its message is above")));
+        match judged {
+            Ok(Judged::Outcome(outcome)) => Some(Settlement::Completed(outcome)),
+            Ok(Judged::Cancelled) => match self.shared.why_stopped(claim.key) {
+                Some(Why::Wanted) => Some(Settlement::Cancelled),
+                Some(Why::Drain) => Some(Settlement::Released { delay: Duration::ZERO, count_attempt: false }),
+                Some(Why::LeaseLost) | None => None,
+            },
+            Err(fault) => Some(self.recover(&claim, &fault)),
+        }
+    }
+
+    fn judge(&mut self, claim: &Claim, language: &Language, cancel: &Cancel) -> Result<Judged, Fault> {
+        let Some(sandbox) = self.sandbox.as_deref_mut() else {
+            return Err(Fault::new("open a sandbox", "there is none"));
+        };
+        let Shared { parts, .. } = &*self.shared;
+        let mut publish = |stream, bytes: &[u8]| {
+            parts.queue.publish(claim.key.id, Event::Output { stream, bytes: bytes.to_vec() });
+        };
+        judge(sandbox, language, &claim.job, &parts.cache, cancel, &mut publish)
+    }
+
+    /// Our fault: whatever the sandbox holds is unknown now, so it goes; the job gets another attempt
+    /// while it has one.
+    fn recover(&mut self, claim: &Claim, fault: &Fault) -> Settlement {
+        self.sandbox = None;
+        self.enter(WorkerState::Recovering);
+        metrics::counter!("gavel_faults_total", "step" => fault.step).increment(1);
+        let (id, tries) = (claim.key.id, claim.tries);
+        tracing::error!(job.id = %id, tries, worker = self.id, step = fault.step, error = %fault, "a fault of ours");
+        if tries >= self.shared.options.max_attempts {
+            let message =
+                format!("the sandbox failed {tries} times while it ran this job; the server's log has the details");
+            return Settlement::Failed { message };
+        }
+        Settlement::Released {
+            delay: RETRY_DELAY * 2u32.saturating_pow(tries.saturating_sub(1).min(8)),
+            count_attempt: true,
+        }
+    }
+
+    fn enter(&self, state: WorkerState) {
+        self.shared.parts.board.change(self.id as i32, now(), state, None);
+    }
+}
