@@ -49,6 +49,8 @@ pub struct Record {
     pub status: AtomicI32,
     /// CPU time that is ours: the init's, and the program's process before it became the program.
     pub own_cpu: AtomicU64,
+    /// Largest resident set of the program or a process that it waited for, bytes.
+    pub max_rss: AtomicU64,
     errno: AtomicI32,
     step: [AtomicU8; STEP],
 }
@@ -60,6 +62,7 @@ impl Default for Record {
             ended: AtomicU64::new(0),
             status: AtomicI32::new(0),
             own_cpu: AtomicU64::new(0),
+            max_rss: AtomicU64::new(0),
             errno: AtomicI32::new(0),
             step: [const { AtomicU8::new(0) }; STEP],
         }
@@ -68,7 +71,7 @@ impl Default for Record {
 
 impl Record {
     pub fn reset(&self) {
-        for number in [&self.started, &self.ended, &self.own_cpu] {
+        for number in [&self.started, &self.ended, &self.own_cpu, &self.max_rss] {
             number.store(0, SeqCst);
         }
         self.status.store(0, SeqCst);
@@ -278,6 +281,7 @@ fn watch(program: i32, record: &Record) -> Result<(), Failed> {
         let waited = sys::wait(-1, 0).at("wait for the program")?;
         if waited.pid == program {
             record.status.store(waited.status, SeqCst);
+            record.max_rss.store(waited.max_rss, SeqCst);
             record.ended.store(sys::monotonic_now(), SeqCst);
             return Ok(());
         }

@@ -22,7 +22,7 @@ pub const WORK: &str = "/box";
 const DEVICES: &[(&str, u32, u32)] =
     &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
 
-/// A file of `/etc` larger than this is not copied.
+/// A file larger than this is not copied.
 const MAX_COPY: u64 = 1 << 20;
 
 /// Builds the root and makes it this process's own. Whoever is forked later inherits it.
@@ -43,10 +43,10 @@ pub fn build(setup: &Setup) -> Result<(), Failed> {
     }
     symlink("/tmp", "var/tmp").at("link /var/tmp")?;
     for (path, fd) in setup.binds.iter().zip(&binds) {
-        bind(fd, relative(path), false)?;
+        bind(fd, relative(path))?;
     }
     if let Some(fd) = &shared {
-        bind(fd, relative(WORK), false)?;
+        bind(fd, relative(WORK))?;
     }
     for (name, target) in &setup.links {
         symlink(target.as_str(), name.as_str()).at(format!("link /{name}"))?;
@@ -79,7 +79,7 @@ fn make_devices(setup: &Setup, host: &[OwnedFd]) -> Result<(), Failed> {
         symlink(target, format!("dev/{name}")).at(format!("link /dev/{name}"))?;
     }
     make_dir("dev/shm")?;
-    lock("dev", true)
+    lock("dev", true, false)
 }
 
 /// pivot_root(".", "."): the old root is stacked on the new one, then taken away.
@@ -87,12 +87,13 @@ fn enter_for_good() -> Result<(), Failed> {
     rustix::process::pivot_root(".", ".").at("pivot_root")?;
     unmount(".", UnmountFlags::DETACH).at("detach the host's root")?;
     std::env::set_current_dir("/").at("enter /")?;
-    lock("/", false)
+    // Alone: what is mounted below has its own rules already, and /dev its devices.
+    lock("/", false, false)
 }
 
-fn lock(path: &str, devices: bool) -> Result<(), Failed> {
+fn lock(path: &str, devices: bool, with_submounts: bool) -> Result<(), Failed> {
     let c_path = CString::new(path).map_err(|_| Errno::INVAL).at("lock a mount")?;
-    match sys::lock_mount(&c_path, devices) {
+    match sys::lock_mount(&c_path, devices, with_submounts) {
         // Before Linux 5.12: this mount alone, which is all there is on a plain host.
         Err(Errno::NOSYS) => {
             let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID;
@@ -103,10 +104,10 @@ fn lock(path: &str, devices: bool) -> Result<(), Failed> {
     }
 }
 
-fn bind(fd: &OwnedFd, target: &str, devices: bool) -> Result<(), Failed> {
+fn bind(fd: &OwnedFd, target: &str) -> Result<(), Failed> {
     make_dirs(target)?;
     mount_bind_recursive(magic(fd).as_c_str(), target).at(format!("bind /{target}"))?;
-    lock(target, devices)
+    lock(target, false, true)
 }
 
 /// The path by which the kernel finds what a descriptor refers to, wherever mounts have moved.
@@ -145,7 +146,7 @@ fn write_file(path: &str, content: &[u8], mode: u32) -> Result<(), Failed> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).at(format!("set the mode of /{path}"))
 }
 
-/// A piece of the host's `/etc`, read before the host is out of sight.
+/// A small piece of the host, read before the host is out of sight.
 enum Copied {
     File(String, Vec<u8>, u32),
     Link(String, String),

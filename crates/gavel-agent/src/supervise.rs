@@ -1,6 +1,6 @@
 //! One command, watched from outside: its streams, its deadlines, its end and what it used.
 
-use crate::cgroup::{Cgroup, Start};
+use crate::cgroup::{Cgroup, Start, Usage};
 use crate::collect;
 use crate::failed::{At, Failed};
 use crate::feed::Feeder;
@@ -144,12 +144,21 @@ impl Agent {
             stopped: if in_time { None } else { end.stopped },
             cpu: self.exact_cpu(usage.cpu, end.waited_cpu),
             wall,
-            peak_memory: usage.peak_memory,
+            peak_memory: self.peak(order, &usage),
             oom_kills: usage.oom_kills,
             stdout_truncated: end.truncated[0],
             stderr_truncated: end.truncated[1],
             left_out: Vec::new(),
         })
+    }
+
+    /// The group counts what no single process has (several processes, page cache, kernel memory), but in
+    /// steps of up to 256 KiB for each processor, and not the library pages that somebody else read
+    /// first; the largest process knows those. Together they say the same of the same program each time.
+    fn peak(&self, order: &Order, usage: &Usage) -> u64 {
+        let peak = usage.peak_memory.max(self.record.max_rss.load(SeqCst));
+        // Only the group's count is held against the limit.
+        if usage.oom_kills == 0 { peak.min(order.limits.memory) } else { peak }
     }
 
     /// Two clocks count the command. The one of its parents is exact, but a child whose parent ignores

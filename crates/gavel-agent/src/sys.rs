@@ -166,6 +166,8 @@ pub struct Waited {
     pub status: i32,
     /// User and system time, nanoseconds.
     pub cpu: u64,
+    /// Largest resident set of one of these processes, bytes.
+    pub max_rss: u64,
 }
 
 /// Waits for one child (-1: any).
@@ -179,7 +181,7 @@ pub fn wait(pid: i32, flags: libc::c_int) -> Result<Waited> {
             Ok(pid) => {
                 let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
                 let cpu = (micros(usage.ru_utime) + micros(usage.ru_stime)) * 1000;
-                return Ok(Waited { pid: pid as i32, status, cpu });
+                return Ok(Waited { pid: pid as i32, status, cpu, max_rss: usage.ru_maxrss as u64 * 1024 });
             }
             Err(Errno::INTR) => {}
             Err(e) => return Err(e),
@@ -230,8 +232,8 @@ pub fn loopback_up() -> Result<()> {
     }
 }
 
-/// Makes a mount and everything below it read-only, without set-user-ID programs and devices.
-pub fn lock_mount(path: &CStr, devices: bool) -> Result<()> {
+/// Makes a mount read-only, without set-user-ID programs and, unless wanted, without devices.
+pub fn lock_mount(path: &CStr, devices: bool, with_submounts: bool) -> Result<()> {
     // SAFETY: all-zero is the documented empty state of this plain struct.
     let mut attr: libc::mount_attr = unsafe { std::mem::zeroed() };
     attr.attr_set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
@@ -244,7 +246,7 @@ pub fn lock_mount(path: &CStr, devices: bool) -> Result<()> {
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             path.as_ptr(),
-            libc::AT_RECURSIVE,
+            if with_submounts { libc::AT_RECURSIVE } else { 0 },
             &raw const attr,
             size_of::<libc::mount_attr>(),
         )

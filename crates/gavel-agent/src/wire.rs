@@ -53,7 +53,7 @@ pub struct Setup {
     pub binds: Vec<String>,
     /// Symbolic links of the root directory: (name, target).
     pub links: Vec<(String, String)>,
-    /// Small files, directories and links of the host's `/etc` that are copied.
+    /// Small files, directories and links of the host that are copied.
     pub copies: Vec<String>,
     /// Files that the sandbox has instead of the host's: (path, content).
     pub files: Vec<(String, String)>,

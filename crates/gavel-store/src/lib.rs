@@ -2,6 +2,19 @@
 //!
 //! The row in the [`Store`] is the truth; the [`Queue`] only says "look now". A lost ring costs a
 //! sweep interval, a doubled one an empty claim. Nothing here knows HTTP or sandboxes.
+//!
+//! Reading order: the two traits below, then [`sqlite`] (the book on one node) and [`local`] (the bell
+//! of one process). `contract` holds the rules that every implementation of the traits keeps.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
+pub mod local;
+pub mod sqlite;
+
+pub use local::LocalQueue;
+pub use sqlite::{SqliteOptions, SqliteStore};
 
 use async_trait::async_trait;
 use gavel_core::verdict::{Evidence, Verdict};
@@ -49,6 +62,9 @@ pub struct ClaimKey {
 #[derive(Debug, Clone)]
 pub struct Claim {
     pub key: ClaimKey,
+    /// Attempts that count against the maximum, this one included. Not the number in `key`, which
+    /// also counts the attempts that were given back.
+    pub tries: u32,
     pub worker: i32,
     pub job: Job,
     pub created_at: Timestamp,
@@ -70,11 +86,16 @@ pub enum Lease {
 pub enum Settlement {
     Completed(Box<Outcome>),
     /// Our fault, after the last attempt. The message is public: no internals in it.
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
     Cancelled,
     /// Our fault, or the node is going away: back to `pending`, not before `delay` has passed.
     /// `count_attempt` is false where the job was not to blame (a drain), so that it keeps its tries.
-    Released { delay: Duration, count_attempt: bool },
+    Released {
+        delay: Duration,
+        count_attempt: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,12 +161,14 @@ pub struct JobSummary {
 
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Only the jobs of this owner.
+    /// Only the jobs of this owner; `None`: of all.
     pub owner: Option<String>,
     pub status: Option<Status>,
     pub verdict: Option<Verdict>,
     pub language: Option<String>,
+    /// Created at this time or later.
     pub created_after: Option<Timestamp>,
+    /// Created before this time, so that windows side by side share no job and miss none.
     pub created_before: Option<Timestamp>,
     /// Only jobs older than this one, in listing order (newest first, by id).
     pub before: Option<JobId>,
@@ -187,7 +210,7 @@ pub struct Swept {
     pub failed: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The claim is not this attempt's any more; the result is dropped.
     #[error("the lease on this attempt is lost")]
@@ -260,8 +283,18 @@ pub enum Stream {
 /// What happens to a job, as it happens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    Started { worker: i32, attempt: u32 },
-    Output { stream: Stream, bytes: Vec<u8> },
+    Started {
+        worker: i32,
+        attempt: u32,
+    },
+    Output {
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    /// Output is missing here: more than is kept, or this listener was too slow. The row has it.
+    Dropped {
+        bytes: u64,
+    },
     /// The job is pending again; what was shown of its output is void.
     Restarted,
     /// The row says how it ended.

@@ -8,37 +8,23 @@ use std::path::Path;
 /// where they are links into `/usr`.
 const SYSTEM: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
-/// What runtimes need of `/etc`: how to find libraries and programs, time, names. Nothing secret is
-/// world-readable there, and what is not world-readable is never copied.
-const ETC: &[&str] = &[
+/// What runtimes need besides: how to find libraries and programs, names, time, their settings. Small,
+/// so it is copied. Nothing of it is secret, and what is not world-readable is never copied. The table
+/// in `languages/README.md` says who needs what.
+const COPIES: &[&str] = &[
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
     "/etc/ld.so.conf.d",
     "/etc/alternatives",
     "/etc/localtime",
-    "/etc/timezone",
-    "/etc/protocols",
-    "/etc/services",
-    "/etc/mime.types",
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/ssl/openssl.cnf",
-    "/etc/fpc.cfg",
-    "/etc/ghc",
-    "/etc/mono",
-    "/etc/R",
-    "/etc/swi-prolog",
-    "/etc/erlang",
-    "/etc/perl",
-    "/etc/python3",
-    "/etc/python3.9",
-    "/etc/python3.10",
-    "/etc/python3.11",
-    "/etc/python3.12",
-    "/etc/python3.13",
-    "/etc/php",
-    "/etc/octave.conf",
     "/etc/gnucobol",
-    "/etc/sbclrc",
+    "/etc/mono",
+    "/etc/nim",
+    "/etc/php",
+    "/etc/R",
+    "/var/lib/ghc",
 ];
 
 /// The name of the user that programs run as, and of the machine they think they are on.
@@ -55,7 +41,7 @@ pub fn describe(setup: &mut Setup) {
             setup.binds.push((*name).to_owned());
         }
     }
-    setup.copies.extend(ETC.iter().map(|path| (*path).to_owned()));
+    setup.copies.extend(COPIES.iter().map(|path| (*path).to_owned()));
     setup.copies.extend(java_configuration());
     setup.hostname = HOSTNAME.to_owned();
     let (uid, gid) = (setup.uid, setup.gid);

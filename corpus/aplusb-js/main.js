@@ -1,0 +1,3 @@
+// Adds two numbers: the job that everybody sends first.
+const [a, b] = require("fs").readFileSync(0, "utf8").split(" ").map(Number);
+console.log(a + b);

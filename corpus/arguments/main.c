@@ -1,0 +1,5 @@
+// Arguments reach the program as they are; no shell ever sees them.
+#include <stdio.h>
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) printf("[%s]\n", argv[i]);
+}

@@ -1,0 +1,2 @@
+// A missing semicolon.
+int main(void) { return 0 }

@@ -1,0 +1,3 @@
+// A type error.
+#include <string>
+int main() { std::string s = 1.5 + "x"; }

@@ -1,0 +1,2 @@
+// An undeclared variable.
+public class Main { public static void main(String[] args) { System.out.println(x); } }

@@ -1,0 +1,3 @@
+// Includes itself.
+#include "main.c"
+int main(void) { return 0; }

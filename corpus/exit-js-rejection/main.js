@@ -1,0 +1,2 @@
+// A promise is rejected and nobody listens.
+Promise.reject(new Error("unheard"));

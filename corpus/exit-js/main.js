@@ -1,0 +1,3 @@
+// An uncaught exception.
+console.log("before");
+null.x;

@@ -1,0 +1,3 @@
+# An uncaught exception.
+print("before", flush=True)
+raise ValueError("no such luck")

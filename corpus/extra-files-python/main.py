@@ -1,0 +1,3 @@
+# Imports a module that was sent with the job.
+import helper
+print(helper.answer())

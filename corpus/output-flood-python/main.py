@@ -1,0 +1,3 @@
+# Prints without end.
+while True:
+    print("all work and no play " * 100)

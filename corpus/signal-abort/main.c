@@ -1,0 +1,3 @@
+// Calls abort().
+#include <stdlib.h>
+int main(void) { abort(); }

@@ -1,0 +1,3 @@
+// Recurses without end; the runtime notices.
+const f = (n) => f(n + 1) + 1;
+f(0);

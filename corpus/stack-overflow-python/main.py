@@ -1,0 +1,5 @@
+# Recurses without end; the runtime notices.
+def f(n):
+    return f(n + 1) + 1
+
+f(0)

@@ -1,0 +1,2 @@
+# Input without a final newline.
+print(input()[::-1])

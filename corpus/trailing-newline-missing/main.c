@@ -1,0 +1,3 @@
+// The last newline is missing.
+#include <stdio.h>
+int main(void) { printf("7"); }

@@ -1,0 +1,3 @@
+// Subtracts where it should add.
+#include <stdio.h>
+int main(void) { int a, b; if (scanf("%d %d", &a, &b) != 2) return 1; printf("%d\n", a - b); }

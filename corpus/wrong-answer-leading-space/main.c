@@ -1,0 +1,3 @@
+// Leading white space counts.
+#include <stdio.h>
+int main(void) { printf(" 7\n"); }

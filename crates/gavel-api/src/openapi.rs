@@ -1,0 +1,56 @@
+//! The document of the API, generated from the handlers and bodies themselves.
+
+use crate::error::ApiError;
+use crate::{docs, health, metrics, v1};
+use axum::body::Body;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::Response;
+use std::sync::{Arc, OnceLock};
+use utoipa::OpenApi;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Gavel",
+        description = "Runs programs in isolation and tells exactly what happened to them.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "jobs", description = "Submit programs and get their results"),
+        (name = "languages", description = "What can be submitted"),
+        (name = "operation", description = "How the server is doing"),
+    ),
+    paths(
+        v1::jobs::create, v1::jobs::list, v1::batch::create, v1::stream::create, v1::jobs::find, v1::jobs::erase,
+        v1::jobs::cancel, v1::events::follow, v1::languages::list, v1::languages::find, v1::workers::list,
+        v1::workers::stats, health::healthz, health::readyz, metrics::metrics, document, docs::page, docs::asset,
+    ),
+    components(schemas(v1::answer::RequestAnswer))
+)]
+struct Document;
+
+/// OpenAPI 3.1, as `GET /openapi.json` answers it and `docs/api/openapi.json` keeps it.
+pub fn json() -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&Document::openapi()).map(|text| text + "\n")
+}
+
+/// This document.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "openapi", tag = "operation",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"))
+)]
+pub async fn document() -> Result<Response, ApiError> {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    let text = match TEXT.get() {
+        Some(text) => text,
+        None => {
+            let text = json().map_err(|error| ApiError::internal(Arc::new(error)))?;
+            TEXT.get_or_init(|| text)
+        }
+    };
+    let mut response = Response::new(Body::from(text.as_str()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    Ok(response)
+}

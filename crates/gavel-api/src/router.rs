@@ -1,0 +1,128 @@
+//! The one list of routes, and what every request passes on its way in and out.
+
+use crate::health::Health;
+use crate::service::Service;
+use crate::{docs, edge, health, input, metrics, openapi, v1};
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::from_fn;
+use axum::routing::get;
+use gavel_core::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// Size of the body of one job, and of one line of a stream.
+    pub max_body: Bytes,
+    pub max_batch_body: Bytes,
+    /// Time in which a body must have arrived.
+    pub body_timeout: Duration,
+    /// Memory that all request bodies together may take.
+    pub body_budget: Bytes,
+    /// Size of the answer to a batch that waits; outputs beyond it are left out.
+    pub max_batch_answer: usize,
+    /// Jobs of one stream that are in work at once; more are read when one has ended.
+    pub stream_window: usize,
+    /// How long a stream may be silent while none of its jobs is in work.
+    pub stream_idle: Duration,
+    /// Time between two comments on a silent event stream.
+    pub keep_alive: Duration,
+    /// Origins whose web pages may use the API; none by default.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            max_body: Bytes::mib(32),
+            max_batch_body: Bytes::mib(64),
+            body_timeout: Duration::from_secs(30),
+            body_budget: Bytes::mib(256),
+            max_batch_answer: 64 << 20,
+            stream_window: 64,
+            stream_idle: Duration::from_secs(300),
+            keep_alive: Duration::from_secs(15),
+            cors_origins: Vec::new(),
+        }
+    }
+}
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+struct Shared {
+    service: Arc<Service>,
+    health: Health,
+    options: HttpOptions,
+    body_budget: Arc<Semaphore>,
+}
+
+impl App {
+    pub fn service(&self) -> &Arc<Service> {
+        &self.0.service
+    }
+
+    pub fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    pub fn options(&self) -> &HttpOptions {
+        &self.0.options
+    }
+
+    pub fn body_budget(&self) -> &Arc<Semaphore> {
+        &self.0.body_budget
+    }
+}
+
+/// Builds everything that answers HTTP.
+pub fn router(service: Arc<Service>, health: Health, options: HttpOptions) -> Router {
+    let cors = cors(&options.cors_origins);
+    // A body may never need more than the whole budget, or it would wait for ever.
+    let largest = options.max_body.max(options.max_batch_body);
+    let body_budget = input::budget(options.body_budget.max(largest));
+    let app = App(Arc::new(Shared { service, health, options, body_budget }));
+    let router = Router::new()
+        .nest("/api/v1", v1::routes())
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(docs::page))
+        .route("/docs/{file}", get(docs::asset))
+        .fallback(edge::unknown_route)
+        .method_not_allowed_fallback(edge::wrong_method)
+        .layer(from_fn(edge::pass));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.with_state(app)
+}
+
+/// No origins: no layer, and browsers keep other sites' pages out.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let request_id = HeaderName::from_static("x-request-id");
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers([
+                header::CONTENT_TYPE,
+                header::AUTHORIZATION,
+                HeaderName::from_static("idempotency-key"),
+                HeaderName::from_static("last-event-id"),
+                request_id.clone(),
+            ])
+            .expose_headers([request_id, header::RETRY_AFTER, header::LOCATION])
+            .max_age(Duration::from_secs(600)),
+    )
+}

@@ -1,0 +1,13 @@
+//! The API over a real socket, with the real store and bell, and a worker that plays a script.
+
+mod batch;
+mod bounds;
+mod client;
+mod document;
+mod events;
+mod jobs;
+mod operation;
+mod refusals;
+mod server;
+mod stream;
+mod worker;

@@ -1,0 +1,295 @@
+//! The book on one node: SQLite, one writer thread with group commit, readers that never wait for it.
+
+mod claim;
+mod end;
+mod erase;
+mod error;
+mod hot;
+mod insert;
+mod migrate;
+mod open;
+mod read;
+mod reader;
+mod request;
+mod room;
+mod row;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use error::OpenError;
+pub use migrate::MigrationState;
+
+use crate::{
+    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Filter, Inserted, JobRecord, JobSummary, Lease,
+    NewJob, Settlement, Store, StoreError, Swept,
+};
+use async_trait::async_trait;
+use end::Lost;
+use gavel_core::{Bytes, JobId, Timestamp};
+use open::{DirectoryLock, connect_writer, refuse_scraps};
+use rusqlite::Connection;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use writer::{Board, Command, Durability, Message, Op, Tx};
+
+/// Jobs that one transaction of `retain` erases: between two of them others get their turn.
+const ERASED_AT_ONCE: usize = 200;
+
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The database file. Its directory is the data directory and belongs to one server at a time.
+    pub path: PathBuf,
+    /// Pending jobs beyond which new ones are refused.
+    pub max_depth: u64,
+    /// Size beyond which the database does not grow: it is then full, as a disk is full. New jobs are
+    /// refused when seven eighths of it are used: the rest is for results.
+    pub max_size: Option<Bytes>,
+    /// Free space on the disk below which new jobs are refused, for the same reason.
+    pub min_free: Bytes,
+    /// How long to wait for another program that holds the database locked.
+    pub busy_timeout: Duration,
+}
+
+impl SqliteOptions {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            max_depth: 100_000,
+            max_size: None,
+            min_free: Bytes::mib(64),
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+pub struct SqliteStore {
+    options: SqliteOptions,
+    /// `None` only while dropping.
+    writer: Option<mpsc::Sender<Message>>,
+    thread: Option<JoinHandle<()>>,
+    /// `None` once closed.
+    readers: Mutex<Option<mpsc::Sender<reader::Work>>>,
+    board: Arc<Board>,
+    /// Device and inode of the file that was opened.
+    identity: (u64, u64),
+}
+
+impl SqliteStore {
+    /// Opens the database, creating and migrating it as needed. Blocks: call it before serving.
+    pub fn open(options: SqliteOptions) -> Result<Self, OpenError> {
+        let path = options.path.clone();
+        let lock = DirectoryLock::take(&path)?;
+        let mut conn = open_connection(&options)?;
+        migrate::apply(&mut conn, &path)?;
+        let other = |cause: Box<dyn std::error::Error + Send + Sync>| match cause.downcast::<rusqlite::Error>() {
+            Ok(error) => OpenError::from_sql(&path, &error),
+            Err(cause) => OpenError::Other { path: path.clone(), cause: cause.to_string() },
+        };
+        let identity = identity(&path).map_err(|cause| other(cause.into()))?;
+        let readers = reader::start(&options).map_err(other)?;
+        let writer::Started { sender, thread, board } =
+            writer::start(conn, options.clone(), move || drop(lock)).map_err(other)?;
+        let readers = Mutex::new(Some(readers));
+        Ok(Self { options, writer: Some(sender), thread: Some(thread), readers, board, identity })
+    }
+
+    /// Every version of the schema, as far as the database at `options.path` has it.
+    pub fn migrations(options: &SqliteOptions) -> Result<Vec<MigrationState>, OpenError> {
+        migrate::list(&open_connection(options)?, &options.path)
+    }
+
+    /// Brings the schema up to date without serving; returns how many versions were applied.
+    pub fn migrate(options: &SqliteOptions) -> Result<usize, OpenError> {
+        let _lock = DirectoryLock::take(&options.path)?;
+        migrate::apply(&mut open_connection(options)?, &options.path)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        weight: usize,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.write_or(durability, weight, work, |_| None).await
+    }
+
+    async fn write_or<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        weight: usize,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+        undelivered: fn(T) -> Option<Box<dyn Op>>,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command { durability, weight, work, result: None, reply: Some(reply), undelivered };
+        let writer = self.writer.as_ref().ok_or_else(closed)?;
+        writer.send(Message::Run(Box::new(command))).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| StoreError::Unavailable("the store's writer failed".to_owned()))?
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        reader::read(&self.readers()?, query).await
+    }
+
+    fn readers(&self) -> Result<mpsc::Sender<reader::Work>, StoreError> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)
+    }
+}
+
+/// Without [`Store::close`] before it, this waits for what is queued. When it returns, the directory is
+/// free for the next server.
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.writer.take();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's writer ended in a panic");
+        }
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed".to_owned())
+}
+
+fn open_connection(options: &SqliteOptions) -> Result<Connection, OpenError> {
+    refuse_scraps(&options.path)?;
+    connect_writer(options).map_err(|e| OpenError::from_sql(&options.path, &e))
+}
+
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Claims that reached nobody go back at once instead of waiting for their lease to run out.
+fn return_claims(claims: Vec<Claim>) -> Option<Box<dyn Op>> {
+    if claims.is_empty() {
+        return None;
+    }
+    Some(Box::new(Command {
+        durability: Durability::Relaxed,
+        weight: claims.len(),
+        work: move |tx: &mut Tx<'_>| {
+            for claim in &claims {
+                let back = Settlement::Released { delay: Duration::ZERO, count_attempt: false };
+                end::settle(tx, claim.key, claim.started_at, &back)?;
+            }
+            Ok(())
+        },
+        result: None,
+        reply: None,
+        undelivered: |()| None,
+    }))
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError> {
+        let max_depth = self.options.max_depth;
+        let answers = self.write(Durability::Full, jobs.len(), move |tx| insert::insert(tx, &jobs, max_depth)).await?;
+        answers.ok_or(StoreError::Full)
+    }
+
+    async fn claim(&self, by: Claimant, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, StoreError> {
+        let work = move |tx: &mut Tx<'_>| claim::claim(tx, &by, now, lease);
+        self.write_or(Durability::Relaxed, 1, work, return_claims).await
+    }
+
+    async fn extend(&self, keys: Vec<ClaimKey>, now: Timestamp, lease: Duration) -> Result<Vec<Lease>, StoreError> {
+        self.write(Durability::Relaxed, keys.len(), move |tx| claim::extend(tx, &keys, now, lease)).await
+    }
+
+    async fn settle(&self, key: ClaimKey, now: Timestamp, end: Settlement) -> Result<(), StoreError> {
+        let held = self.write(Durability::Full, 1, move |tx| end::settle(tx, key, now, &end)).await?;
+        if held { Ok(()) } else { Err(StoreError::LeaseLost) }
+    }
+
+    async fn find(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+        self.read(move |conn| read::find(conn, id)).await
+    }
+
+    async fn list(&self, filter: Filter, limit: usize) -> Result<Vec<JobSummary>, StoreError> {
+        let known = self.board.skew_ms.clone();
+        self.read(move |conn| {
+            loop {
+                let skew_ms = known.load(Ordering::SeqCst);
+                let jobs = read::list(conn, &filter, limit, skew_ms)?;
+                // It is raised before the row that needs it can be seen: unchanged, nothing was missed.
+                if known.load(Ordering::SeqCst) == skew_ms {
+                    return Ok(jobs);
+                }
+            }
+        })
+        .await
+    }
+
+    async fn cancel(&self, id: JobId, now: Timestamp) -> Result<Cancelled, StoreError> {
+        self.write(Durability::Full, 1, move |tx| end::cancel(tx, id, now)).await
+    }
+
+    async fn delete(&self, id: JobId) -> Result<Deleted, StoreError> {
+        self.write(Durability::Full, 1, move |tx| erase::delete(tx, id)).await
+    }
+
+    async fn sweep(&self, now: Timestamp, max_attempts: u32) -> Result<Swept, StoreError> {
+        self.write(Durability::Full, 1, move |tx| end::take_back(tx, &Lost::Expired, now, max_attempts)).await
+    }
+
+    async fn take_back(&self, node: String, now: Timestamp, max_attempts: u32) -> Result<Swept, StoreError> {
+        self.write(Durability::Full, 1, move |tx| end::take_back(tx, &Lost::Node(&node), now, max_attempts)).await
+    }
+
+    async fn retain(&self, before: Timestamp, max: usize) -> Result<u64, StoreError> {
+        let mut erased = 0;
+        loop {
+            let portion = ERASED_AT_ONCE.min(max - erased as usize);
+            let work = move |tx: &mut Tx<'_>| erase::retain(tx, before, portion);
+            let done = self.write(Durability::Full, portion, work).await?;
+            erased += done;
+            if done < portion as u64 || erased as usize >= max {
+                return Ok(erased);
+            }
+        }
+    }
+
+    async fn depth(&self) -> Result<Depth, StoreError> {
+        self.readers()?;
+        Ok(self.board.depth())
+    }
+
+    async fn recent(&self, limit: usize) -> Result<Vec<Ended>, StoreError> {
+        self.read(move |conn| read::recent(conn, limit)).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        // Writes to a deleted file succeed and are lost when it is closed.
+        if identity(&self.options.path).ok() != Some(self.identity) {
+            return Err(StoreError::Unavailable("the database file was moved or deleted".to_owned()));
+        }
+        self.write(Durability::Full, 1, |tx| {
+            tx.conn.prepare_cached("UPDATE meta SET value = value + 1 WHERE name = 'checked'")?.execute([])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn close(&self) {
+        let (done, ended) = oneshot::channel();
+        // Where the writer has ended already, there is nothing left to wait for.
+        if let Some(writer) = &self.writer
+            && writer.send(Message::Close(done)).await.is_ok()
+        {
+            let _ended = ended.await;
+        }
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}

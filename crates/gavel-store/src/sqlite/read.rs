@@ -1,0 +1,208 @@
+//! Queries that only read: one job, a listing, a sample for statistics.
+
+use super::insert::least_id;
+use super::row::{Columns, RANK, blob, brought_files, collected_files};
+use crate::{Ended, Filter, JobRecord, JobSummary, StoreError};
+use gavel_core::{JobId, Status, Timestamp, Verdict};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+use std::time::Duration;
+
+/// While a job waits or runs, the hot tables know better than its row.
+const LIVE: &str = "CASE WHEN r.id IS NULL THEN j.status ELSE 'running' END AS status,
+    coalesce(r.worker_id, j.worker_id) AS worker_id, coalesce(r.node, j.node) AS node,
+    coalesce(r.attempt, p.attempt, j.attempt) AS attempt, coalesce(r.started_at, j.started_at) AS started_at";
+
+const RECORD: &str = "j.owner, j.language, j.verdict, j.reason, j.priority, j.exit_code, j.signal,
+    j.execution_time_ms, j.wall_time_ms, j.memory_usage_kb, j.compile_time_ms, j.compile_cached,
+    j.stdout_truncated, j.stderr_truncated, j.error_message, j.created_at, j.completed_at, j.evidence,
+    j.request, j.source_code, j.stdin, j.expected_output, j.stdout, j.stderr, j.compile_output,
+    j.seq, j.input_files, j.output_files, r.id IS NULL AND p.id IS NULL AS in_no_queue";
+
+const SUMMARY: &str = "j.language, j.verdict, j.reason, j.evidence, j.exit_code, j.signal, j.execution_time_ms,
+    j.wall_time_ms, j.memory_usage_kb, j.priority, j.error_message, j.created_at, j.completed_at";
+
+pub(super) fn find(conn: &Connection, id: JobId) -> Result<Option<JobRecord>, StoreError> {
+    // One snapshot for the row and its files.
+    let snapshot = conn.unchecked_transaction()?;
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT j.id, {LIVE}, {RECORD} FROM jobs j
+         LEFT JOIN running r ON r.id = j.id LEFT JOIN pending p ON p.rank = {RANK} AND p.id = j.id
+         WHERE j.id = ?1"
+    ))?;
+    let mut rows = statement.query([blob(&id)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let columns = Columns::new(row)?;
+    let mut record = columns.record()?;
+    if record.status == Status::Pending && columns.get("in_no_queue")? {
+        return Err(columns.damaged("pending, but in no queue"));
+    }
+    let seq = columns.get("seq")?;
+    record.job.files = brought_files(conn, seq, columns.get("input_files")?, id)?;
+    if let Some(outcome) = &mut record.outcome {
+        outcome.files = collected_files(conn, seq, columns.get("output_files")?, id)?;
+    }
+    drop(rows);
+    drop(statement);
+    snapshot.finish()?;
+    Ok(Some(record))
+}
+
+pub(super) fn list(
+    conn: &Connection,
+    filter: &Filter,
+    limit: usize,
+    skew_ms: i64,
+) -> Result<Vec<JobSummary>, StoreError> {
+    let Listing { sql, values } = Listing::of(filter, limit, skew_ms);
+    // Only as many different texts as there are combinations of filters, so the statements are cached.
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut jobs = Vec::with_capacity(limit.min(256));
+    while let Some(row) = rows.next()? {
+        jobs.push(Columns::new(row)?.summary()?);
+    }
+    Ok(jobs)
+}
+
+/// A query for a listing. Which table or index leads is chosen here and not by the planner, which knows
+/// nothing of how the rows are spread: most are completed and accepted, few wait, fewer run.
+struct Listing {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Listing {
+    fn of(filter: &Filter, limit: usize, skew_ms: i64) -> Self {
+        let mut listing = Self { sql: String::new(), values: Vec::new() };
+        let ids = listing.ids(filter, skew_ms);
+        let and_ids = |id: &str| ids.iter().map(|bound| format!(" AND {id} {bound}")).collect::<String>();
+        let others = listing.others(filter);
+        let limit = listing.bind(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let (from, order) = match filter.status {
+            Some(Status::Running) => (
+                "running r CROSS JOIN jobs j ON j.seq = r.seq LEFT JOIN pending p ON FALSE".to_owned(),
+                "ORDER BY j.id DESC",
+            ),
+            // Sorted while it is narrow: the wide rows are then read one by one until there are enough.
+            // The LIMIT that limits nothing keeps SQLite from dissolving the inner query and its order.
+            Some(Status::Pending) => (
+                format!(
+                    "(SELECT id, seq, attempt FROM pending WHERE TRUE{} ORDER BY id DESC LIMIT -1) p
+                     CROSS JOIN jobs j ON j.seq = p.seq LEFT JOIN running r ON FALSE",
+                    and_ids("id")
+                ),
+                "",
+            ),
+            _ => (
+                format!(
+                    "jobs j {} LEFT JOIN running r ON r.id = j.id
+                     LEFT JOIN pending p ON p.rank = {RANK} AND p.id = j.id",
+                    leading_index(filter)
+                ),
+                "ORDER BY j.id DESC",
+            ),
+        };
+        listing.sql = format!(
+            "SELECT j.id, {LIVE}, {SUMMARY} FROM {from} WHERE TRUE{}{others} {order} LIMIT {limit}",
+            and_ids("j.id")
+        );
+        listing
+    }
+
+    fn bind(&mut self, value: Value) -> String {
+        self.values.push(value);
+        format!("?{}", self.values.len())
+    }
+
+    /// Bounds on the id: the cursor, and what follows from the window of time.
+    fn ids(&mut self, filter: &Filter, skew_ms: i64) -> Vec<String> {
+        let id = |id: JobId| Value::Blob(id.as_bytes().to_vec());
+        let mut bounds = Vec::new();
+        let from_time = filter.created_before.and_then(|before| first_id_after(before, skew_ms));
+        if let Some(before) = filter.before.into_iter().chain(from_time).min() {
+            bounds.push(format!("< {}", self.bind(id(before))));
+        }
+        if let Some(after) = filter.created_after {
+            let ms = after.0.div_euclid(1000).saturating_sub(skew_ms).saturating_sub(1);
+            bounds.push(format!(">= {}", self.bind(id(least_id(ms)))));
+        }
+        bounds
+    }
+
+    fn others(&mut self, filter: &Filter) -> String {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let mut sql = String::new();
+        let mut add = |condition: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                sql.push_str(&format!(" AND {condition} {}", self.bind(value)));
+            }
+        };
+        add("j.owner =", filter.owner.as_deref().map(text));
+        add("j.language =", filter.language.as_deref().map(text));
+        add("j.created_at >=", filter.created_after.map(|at| Value::Integer(at.0)));
+        add("j.created_at <", filter.created_before.map(|at| Value::Integer(at.0)));
+        let ended = filter.status.filter(|status| status.has_ended());
+        add("j.status =", ended.map(|status| text(status.as_str())));
+        add("j.verdict =", filter.verdict.map(|verdict| text(verdict.as_str())));
+        // A partial index may be used only where the query says the same as the index.
+        if let Some(Status::Failed | Status::Cancelled) = filter.status {
+            sql.push_str(" AND j.status IN ('failed', 'cancelled')");
+        }
+        if filter.verdict.is_some_and(|verdict| verdict != Verdict::Accepted) {
+            sql.push_str(" AND j.verdict <> 'accepted'");
+        }
+        sql
+    }
+}
+
+fn leading_index(filter: &Filter) -> &'static str {
+    if matches!(filter.status, Some(Status::Failed | Status::Cancelled)) {
+        "INDEXED BY jobs_status"
+    } else if filter.verdict.is_some_and(|verdict| verdict != Verdict::Accepted) {
+        "INDEXED BY jobs_verdict"
+    } else if filter.owner.is_some() {
+        "INDEXED BY jobs_owner"
+    } else if filter.language.is_some() {
+        "INDEXED BY jobs_language"
+    } else {
+        "INDEXED BY sqlite_autoindex_jobs_1"
+    }
+}
+
+/// An id above those of all jobs created before this time; `None` where nothing can be said.
+fn first_id_after(time: Timestamp, skew_ms: i64) -> Option<JobId> {
+    let ms = time.0.div_euclid(1000).checked_add(skew_ms)?.checked_add(1)?;
+    (ms < 1 << 48).then(|| least_id(ms))
+}
+
+/// The latest ended jobs, newest first.
+pub(super) fn recent(conn: &Connection, limit: usize) -> Result<Vec<Ended>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, language, status, verdict, compile_time_ms, compile_cached, execution_time_ms, wall_time_ms,
+                created_at, started_at, completed_at
+         FROM jobs INDEXED BY jobs_completed_at WHERE completed_at IS NOT NULL
+         ORDER BY completed_at DESC LIMIT ?1",
+    )?;
+    let mut rows = statement.query([limit])?;
+    let mut sample = Vec::new();
+    while let Some(row) = rows.next()? {
+        let columns = Columns::new(row)?;
+        let duration = |column| Ok::<_, StoreError>(columns.duration(column)?.unwrap_or(Duration::ZERO));
+        let completed_at = Timestamp(columns.get("completed_at")?);
+        // A job that was cancelled before it ran has waited until then.
+        let waited_until = columns.time("started_at")?.unwrap_or(completed_at);
+        sample.push(Ended {
+            language: columns.get("language")?,
+            status: columns.status()?,
+            verdict: columns.verdict()?,
+            queue: waited_until.since(Timestamp(columns.get("created_at")?)),
+            compile: duration("compile_time_ms")?,
+            compile_cached: columns.get::<Option<bool>>("compile_cached")?.unwrap_or(false),
+            cpu: duration("execution_time_ms")?,
+            wall: duration("wall_time_ms")?,
+            completed_at,
+        });
+    }
+    Ok(sample)
+}

@@ -1,0 +1,596 @@
+//! The contract on SQLite, and what only SQLite can go through.
+
+use super::*;
+use crate::contract::Fixture;
+use std::sync::atomic::AtomicU64;
+use tempfile::TempDir;
+
+/// A store in a directory of its own, which goes with the fixture.
+struct Files {
+    directory: TempDir,
+    max_depth: AtomicU64,
+}
+
+impl Files {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self { directory, max_depth: AtomicU64::new(1_000_000) }
+    }
+
+    fn options(&self) -> SqliteOptions {
+        let max_depth = self.max_depth.load(Ordering::SeqCst);
+        SqliteOptions { max_depth, ..SqliteOptions::new(self.directory.path().join("gavel.db")) }
+    }
+
+    fn open(&self) -> Arc<SqliteStore> {
+        Arc::new(SqliteStore::open(self.options()).expect("open"))
+    }
+}
+
+#[async_trait]
+impl Fixture for Files {
+    async fn fresh(&self, max_depth: u64) -> Arc<dyn Store> {
+        self.max_depth.store(max_depth, Ordering::SeqCst);
+        self.open()
+    }
+
+    async fn reopen(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        store.close().await;
+        self.open()
+    }
+}
+
+mod contract {
+    use super::Files;
+    crate::store_contract!(Files::new());
+}
+
+mod walk {
+    use super::Files;
+    use crate::contract::model::random_walk;
+
+    /// Time bounds the length: every step that writes waits for the disk.
+    const STEPS: usize = 3000;
+
+    #[tokio::test]
+    async fn a_random_walk_ends_where_its_model_does() {
+        random_walk(&Files::new(), 1, STEPS).await;
+    }
+
+    #[tokio::test]
+    async fn another_random_walk_ends_where_its_model_does() {
+        random_walk(&Files::new(), 2, STEPS).await;
+    }
+}
+
+/// Everything that can go wrong around a running store.
+mod trouble {
+    use super::*;
+    use crate::contract::{LEASE, at, claim_ids, claimant, completed, full_job, new_job, put};
+    use gavel_core::{Status, Verdict};
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    /// A look at the file from outside, as by somebody with the sqlite3 shell.
+    fn outside(files: &Files) -> Connection {
+        Connection::open(files.options().path).expect("open from outside")
+    }
+
+    /// Keeps the writer busy until the returned sender is used or dropped, so that a group gathers.
+    async fn hold(store: &Arc<SqliteStore>) -> std::sync::mpsc::Sender<()> {
+        let (release, held) = channel::<()>();
+        let (begun, has_begun) = oneshot::channel();
+        let mut begun = Some(begun);
+        let held = Mutex::new(held);
+        let busy = store.clone();
+        tokio::spawn(async move {
+            let hold = move |_: &mut Tx<'_>| {
+                begun.take().map(|begun| begun.send(()));
+                let _released = held.lock().expect("lock").recv();
+                Ok(())
+            };
+            busy.write(Durability::Full, 1, hold).await
+        });
+        has_begun.await.expect("the writer is busy");
+        release
+    }
+
+    /// Lets the tasks that were spawned reach their first wait.
+    async fn settle_down() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_takes_nobody_with_it() {
+        let files = Files::new();
+        let store = files.open();
+        let release = hold(&store).await;
+        let insert = |n| {
+            let store = store.clone();
+            tokio::spawn(async move { store.insert(vec![new_job(at(n), n)]).await })
+        };
+        let before = insert(1);
+        settle_down().await;
+        let bad = {
+            let store = store.clone();
+            let work = |tx: &mut Tx<'_>| {
+                insert::insert(tx, &[new_job(at(2), 2)], 1000)?;
+                tx.conn.execute("INSERT INTO no_such_table VALUES (1)", [])?;
+                Ok(())
+            };
+            tokio::spawn(async move { store.write(Durability::Full, 1, work).await })
+        };
+        settle_down().await;
+        let after = insert(3);
+        settle_down().await;
+        drop(release);
+        assert_eq!(before.await.expect("task"), Ok(vec![Inserted::New]));
+        assert!(matches!(bad.await.expect("task"), Err(StoreError::Unavailable(_))));
+        assert_eq!(after.await.expect("task"), Ok(vec![Inserted::New]));
+        assert_eq!(store.depth().await.map(|depth| depth.pending), Ok(2));
+        assert_eq!(claim_ids(&*store, 9, at(9)).await, [new_job(at(1), 1).id, new_job(at(3), 3).id]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_its_group_and_not_the_store() {
+        let files = Files::new();
+        let store = files.open();
+        put(&*store, vec![new_job(at(1), 1)]).await;
+        let panic = |tx: &mut Tx<'_>| -> Result<(), StoreError> {
+            insert::insert(tx, &[new_job(at(2), 2)], 1000)?;
+            panic!("on purpose");
+        };
+        let answer = store.write(Durability::Full, 1, panic).await;
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+        assert_eq!(store.depth().await.map(|depth| depth.pending), Ok(1));
+        let read = store.read(|_| -> Result<(), StoreError> { panic!("on purpose") }).await;
+        assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+        for n in 3..6 {
+            put(&*store, vec![new_job(at(n), n)]).await;
+            assert!(store.find(new_job(at(n), n).id).await.expect("find").is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn claims_that_nobody_waits_for_go_back_at_once() {
+        let files = Files::new();
+        let store = files.open();
+        let ids = put(&*store, vec![new_job(at(1), 1), new_job(at(2), 2)]).await;
+
+        // Given up before its turn.
+        let release = hold(&store).await;
+        let waiting = {
+            let store = store.clone();
+            tokio::spawn(async move { store.claim(claimant(1), at(3), LEASE).await })
+        };
+        settle_down().await;
+        waiting.abort();
+        assert!(waiting.await.is_err());
+        drop(release);
+        assert_eq!(store.depth().await.map(|depth| depth.running), Ok(0));
+
+        // Given up while it was carried out.
+        let (gone, is_gone) = channel::<()>();
+        let (begun, has_begun) = oneshot::channel();
+        let (mut begun, is_gone) = (Some(begun), Mutex::new(is_gone));
+        let slow = {
+            let store = store.clone();
+            let work = move |tx: &mut Tx<'_>| {
+                begun.take().map(|begun| begun.send(()));
+                let claims = claim::claim(tx, &claimant(1), at(3), LEASE)?;
+                let _gone = is_gone.lock().expect("lock").recv();
+                Ok(claims)
+            };
+            tokio::spawn(async move { store.write_or(Durability::Relaxed, 1, work, return_claims).await })
+        };
+        has_begun.await.expect("begun");
+        slow.abort();
+        assert!(slow.await.is_err());
+        drop(gone);
+        store.check().await.expect("check");
+        assert_eq!(store.depth().await.map(|depth| (depth.pending, depth.running)), Ok((2, 0)));
+        let claims = store.claim(claimant(2), at(4), LEASE).await.expect("claim");
+        assert_eq!((claims[0].key, claims[0].tries), (ClaimKey { id: ids[0], attempt: 2 }, 1));
+    }
+
+    #[tokio::test]
+    async fn a_lock_from_outside_is_waited_for_and_then_refused_and_leaves_nothing_broken() {
+        let files = Files::new();
+        let options = SqliteOptions { busy_timeout: Duration::from_millis(300), ..files.options() };
+        let store = Arc::new(SqliteStore::open(options).expect("open"));
+        let ids = put(&*store, vec![new_job(at(1), 1)]).await;
+        let shell = outside(&files);
+        shell.execute_batch("BEGIN EXCLUSIVE").expect("lock");
+        let refused = store.insert(vec![new_job(at(2), 2)]).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        assert!(matches!(store.check().await, Err(StoreError::Unavailable(_))));
+        assert!(store.find(ids[0]).await.expect("find").is_some(), "reads go on");
+
+        let waiting = {
+            let store = store.clone();
+            tokio::spawn(async move { store.insert(vec![new_job(at(3), 3)]).await })
+        };
+        settle_down().await;
+        shell.execute_batch("ROLLBACK").expect("unlock");
+        assert_eq!(waiting.await.expect("task"), Ok(vec![Inserted::New]), "a short lock is only a wait");
+        put(&*store, vec![new_job(at(2), 2)]).await;
+        assert_eq!(claim_ids(&*store, 9, at(9)).await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_work_goes_on_when_there_is_room() {
+        let files = Files::new();
+        let options = SqliteOptions { max_size: Some(Bytes::mib(2)), ..files.options() };
+        let store = Arc::new(SqliteStore::open(options).expect("open"));
+        let big = |n| {
+            let mut new = new_job(at(n), n);
+            new.job.stdin = vec![b'x'; 100_000];
+            new
+        };
+        let mut stored = 0;
+        let error = loop {
+            match store.insert(vec![big(stored)]).await {
+                Ok(_) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, StoreError::Full);
+        assert!(stored > 5, "{stored} jobs fitted");
+        assert_eq!(store.depth().await.map(|depth| depth.pending), Ok(stored), "the refused one is not counted");
+
+        // What is there can be worked off, and makes room.
+        let claims = store.claim(claimant(100), at(1000), LEASE).await.expect("claim");
+        assert_eq!(claims.len() as u64, stored);
+        for claim in &claims {
+            store.settle(claim.key, at(1001), completed(Verdict::Accepted)).await.expect("settle");
+        }
+        assert_eq!(store.retain(at(2000), 100).await, Ok(stored));
+        put(&*store, vec![big(stored + 1)]).await;
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_nearly_full_takes_results_but_no_new_jobs() {
+        let files = Files::new();
+        let store = files.open();
+        put(&*store, vec![new_job(at(1), 1)]).await;
+        drop(store);
+        let options = SqliteOptions { min_free: Bytes(u64::MAX), ..files.options() };
+        let store = Arc::new(SqliteStore::open(options).expect("open"));
+        assert_eq!(store.insert(vec![new_job(at(2), 2)]).await, Err(StoreError::Full));
+        for claim in store.claim(claimant(2), at(3), LEASE).await.expect("claim") {
+            store.settle(claim.key, at(4), completed(Verdict::Accepted)).await.expect("settle");
+        }
+        assert_eq!(store.depth().await, Ok(Depth::default()));
+    }
+
+    #[tokio::test]
+    async fn a_large_command_that_does_not_fit_fails_alone() {
+        let files = Files::new();
+        let options = SqliteOptions { max_size: Some(Bytes::mib(2)), ..files.options() };
+        let store = Arc::new(SqliteStore::open(options).expect("open"));
+        let release = hold(&store).await;
+        let mut huge = new_job(at(1), 1);
+        huge.job.stdin = vec![b'x'; 4_000_000];
+        let insert = |new| {
+            let store = store.clone();
+            tokio::spawn(async move { store.insert(vec![new]).await })
+        };
+        let (huge, small) = (insert(huge), insert(new_job(at(2), 2)));
+        settle_down().await;
+        drop(release);
+        assert_eq!(huge.await.expect("task"), Err(StoreError::Full));
+        assert_eq!(small.await.expect("task"), Ok(vec![Inserted::New]));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_row_is_an_error_and_does_not_block_the_queue() {
+        let files = Files::new();
+        let store = files.open();
+        let damages = [
+            "UPDATE jobs SET request = '{' WHERE seq = 1",
+            "UPDATE jobs SET request = '{\"limits\": 3}' WHERE seq = 2",
+            "UPDATE jobs SET priority = 1 << 40 WHERE seq = 3",
+            "UPDATE jobs SET language = CAST(x'ff' AS TEXT) WHERE seq = 4",
+            "DELETE FROM job_files WHERE seq = 5",
+        ];
+        let mut jobs: Vec<_> = (0..6).map(|n| new_job(at(n), n)).collect();
+        jobs[4].job.files = full_job(at(0)).job.files;
+        let ids = put(&*store, jobs).await;
+        for damage in damages {
+            outside(&files).execute(damage, []).expect("damage");
+        }
+        for id in &ids[..5] {
+            let found = store.find(*id).await;
+            let Err(StoreError::Damaged(what)) = found else { panic!("{found:?}") };
+            assert!(what.contains(&id.to_string()), "{what}");
+        }
+        assert_eq!(claim_ids(&*store, 1, at(9)).await, [ids[5]], "the good one is handed out");
+        assert_eq!(store.depth().await.map(|depth| (depth.pending, depth.running)), Ok((0, 1)));
+        let failed = Filter { status: Some(Status::Failed), before: Some(ids[2]), ..Filter::default() };
+        let listed = store.list(failed, 9).await.expect("list");
+        assert_eq!(listed.len(), 2);
+        assert!(listed.iter().all(|job| job.error_message.as_deref().is_some_and(|m| m.contains("read back"))));
+        for id in &ids[..5] {
+            assert_eq!(store.delete(*id).await, Ok(Deleted::Done), "even a damaged job can be deleted");
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_to_results_is_an_error_too() {
+        let files = Files::new();
+        let store = files.open();
+        let ids = put(&*store, (0..6).map(|n| new_job(at(n), n)).collect()).await;
+        for claim in store.claim(claimant(5), at(9), LEASE).await.expect("claim") {
+            store.settle(claim.key, at(9), completed(Verdict::Accepted)).await.expect("settle");
+        }
+        let damages = [
+            "UPDATE jobs SET status = 'done' WHERE seq = 1",
+            "UPDATE jobs SET verdict = 'fine' WHERE seq = 2",
+            "UPDATE jobs SET evidence = '[]' WHERE seq = 3",
+            "UPDATE jobs SET stdout = NULL WHERE seq = 4",
+            "UPDATE jobs SET output_files = 2 WHERE seq = 5",
+            "DELETE FROM pending WHERE seq = 6",
+        ];
+        for damage in damages {
+            assert_eq!(outside(&files).execute(damage, []).expect("damage"), 1);
+        }
+        for id in ids {
+            let found = store.find(id).await;
+            assert!(matches!(found, Err(StoreError::Damaged(_))), "{found:?}");
+        }
+        assert!(matches!(store.list(Filter::default(), 9).await, Err(StoreError::Damaged(_))));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_deleted_under_the_server_is_noticed() {
+        let files = Files::new();
+        let store = files.open();
+        store.check().await.expect("check");
+        std::fs::remove_file(files.options().path).expect("remove");
+        let checked = store.check().await;
+        assert!(matches!(&checked, Err(StoreError::Unavailable(why)) if why.contains("deleted")), "{checked:?}");
+    }
+
+    #[tokio::test]
+    async fn space_is_used_again() {
+        let files = Files::new();
+        let store = files.open();
+        let size = || std::fs::metadata(files.options().path).expect("metadata").len();
+        let mut sizes = Vec::new();
+        for round in 0..6 {
+            let start = round * 10_000;
+            put(&*store, (0..300).map(|n| full_job_at(start + n)).collect()).await;
+            for claim in store.claim(claimant(300), at(start + 500), LEASE).await.expect("claim") {
+                store.settle(claim.key, at(start + 500), completed(Verdict::Accepted)).await.expect("settle");
+            }
+            assert_eq!(store.retain(at(start + 501), 1000).await, Ok(300));
+            sizes.push(size());
+        }
+        assert!(sizes[5] <= sizes[1] + sizes[1] / 10, "the file grew: {sizes:?}");
+        let log = files.options().path.with_extension("db-wal");
+        let log = std::fs::metadata(log).expect("metadata").len();
+        assert!(log <= 64 << 20, "the log is {log} bytes long");
+    }
+
+    fn full_job_at(n: u64) -> NewJob {
+        let mut new = full_job(at(n));
+        new.idempotency = None;
+        new.job.stdin.truncate(5_000);
+        new
+    }
+
+    /// A lone command must not wait for others to join it.
+    #[tokio::test]
+    async fn a_lone_command_is_carried_out_at_once() {
+        let files = Files::new();
+        let store = files.open();
+        let mut fastest = Duration::MAX;
+        for n in 0..50 {
+            let started = Instant::now();
+            put(&*store, vec![new_job(at(n), n)]).await;
+            fastest = fastest.min(started.elapsed());
+        }
+        // Far above one fsync here and far below any timer that could be hidden inside.
+        assert!(fastest < Duration::from_millis(20), "{fastest:?}");
+    }
+}
+
+/// Opening, and being refused.
+mod opening {
+    use super::*;
+    use crate::contract::{at, new_job, put};
+
+    fn refused(options: SqliteOptions) -> OpenError {
+        let error = SqliteStore::open(options).err().expect("this should be refused");
+        assert!(!error.remedy().is_empty());
+        error
+    }
+
+    #[tokio::test]
+    async fn a_second_server_on_the_same_directory_is_refused() {
+        let files = Files::new();
+        let store = files.open();
+        let error = refused(files.options());
+        let message = error.to_string();
+        assert!(matches!(error, OpenError::InUse { pid, .. } if pid == Some(std::process::id())), "{message}");
+        assert!(message.contains(&files.directory.path().display().to_string()), "{message}");
+        assert!(matches!(SqliteStore::migrate(&files.options()), Err(OpenError::InUse { .. })));
+        // Reading how far it is migrated disturbs nobody.
+        assert_eq!(SqliteStore::migrations(&files.options()).expect("migrations").len(), 1);
+        store.close().await;
+        let store = files.open();
+        drop(store);
+        files.open();
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_dropped_has_finished_what_was_queued() {
+        let files = Files::new();
+        let store = files.open();
+        put(&*store, vec![new_job(at(0), 0)]).await;
+        drop(store);
+        assert_eq!(files.open().depth().await.map(|depth| depth.pending), Ok(1));
+    }
+
+    #[test]
+    fn a_directory_is_made_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let files = Files::new();
+        let directory = files.directory.path().join("a/b");
+        let store = SqliteStore::open(SqliteOptions::new(directory.join("gavel.db"))).expect("open");
+        let mode = std::fs::metadata(&directory).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        drop(store);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_is_named() {
+        let files = Files::new();
+        let file = files.directory.path().join("file");
+        std::fs::write(&file, "not a directory").expect("write");
+        let error = refused(SqliteOptions::new(file.join("gavel.db")));
+        assert!(matches!(error, OpenError::Directory { .. }), "{error:?}");
+        assert!(error.to_string().contains(&file.display().to_string()));
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_left_alone() {
+        let files = Files::new();
+        let text = "This is a letter, and not a database at all. ".repeat(100);
+        std::fs::write(files.options().path, &text).expect("write");
+        let error = refused(files.options());
+        assert!(matches!(error, OpenError::NotADatabase { .. }), "{error:?}");
+        assert_eq!(std::fs::read_to_string(files.options().path).expect("read"), text);
+    }
+
+    #[test]
+    fn a_database_of_another_program_is_left_alone() {
+        let files = Files::new();
+        let conn = Connection::open(files.options().path).expect("open");
+        conn.execute_batch("CREATE TABLE songs (title TEXT)").expect("create");
+        drop(conn);
+        let error = refused(files.options());
+        assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_database_of_a_newer_gavel_is_refused() {
+        let files = Files::new();
+        drop(files.open());
+        let conn = Connection::open(files.options().path).expect("open");
+        conn.execute("INSERT INTO schema_migrations VALUES (99, 'from the future', 0)", []).expect("insert");
+        drop(conn);
+        let error = refused(files.options());
+        assert!(matches!(error, OpenError::TooNew { found: 99, known: 1, .. }), "{error:?}");
+        assert!(error.to_string().contains("newer Gavel"));
+    }
+
+    #[test]
+    fn a_database_that_somebody_keeps_locked_is_told_apart() {
+        let files = Files::new();
+        drop(files.open());
+        let conn = Connection::open(files.options().path).expect("open");
+        conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").expect("lock");
+        let error = refused(SqliteOptions { busy_timeout: Duration::from_millis(50), ..files.options() });
+        assert!(matches!(error, OpenError::Locked { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_cut_off_database_is_refused_and_not_a_panic() {
+        let files = Files::new();
+        drop(files.open());
+        let path = files.options().path;
+        let whole = std::fs::read(&path).expect("read");
+        for length in [1, 100, 5000, whole.len() / 2] {
+            std::fs::write(&path, &whole[..length]).expect("write");
+            let error = SqliteStore::open(files.options()).err();
+            assert!(
+                matches!(error, Some(OpenError::NotADatabase { .. } | OpenError::Damaged { .. })),
+                "{length} of {} bytes: {error:?}",
+                whole.len()
+            );
+        }
+    }
+
+    #[test]
+    fn a_disk_without_room_is_told_apart() {
+        let files = Files::new();
+        let error = refused(SqliteOptions { max_size: Some(Bytes::kib(8)), ..files.options() });
+        assert!(matches!(error, OpenError::Full { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn migrations_are_applied_once() {
+        let files = Files::new();
+        let states = || SqliteStore::migrations(&files.options()).expect("migrations");
+        assert!(states().iter().all(|state| state.applied_at.is_none()));
+        assert_eq!(SqliteStore::migrate(&files.options()).expect("migrate"), 1);
+        assert_eq!(SqliteStore::migrate(&files.options()).expect("migrate"), 0);
+        assert!(states().iter().all(|state| state.applied_at.is_some()));
+    }
+}
+
+/// The process is killed in the middle of its work, again and again.
+mod crash {
+    use super::*;
+    use crate::contract::crash::{Promises, work_until_killed};
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+    use std::time::Instant;
+
+    const DIRECTORY: &str = "GAVEL_STORE_CRASH_DIRECTORY";
+    const SEED: &str = "GAVEL_STORE_CRASH_SEED";
+
+    /// Not a test by itself: the process that the next one kills.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn child() {
+        let Ok(directory) = std::env::var(DIRECTORY) else { return };
+        let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).expect("a seed");
+        let options = SqliteOptions::new(PathBuf::from(directory).join("gavel.db"));
+        work_until_killed(Arc::new(SqliteStore::open(options).expect("open")), seed).await;
+    }
+
+    fn start(files: &Files, seed: u64) -> Child {
+        Command::new(std::env::current_exe().expect("this program"))
+            .args(["sqlite::tests::crash::child", "--exact", "--nocapture"])
+            .env(DIRECTORY, files.directory.path())
+            .env(SEED, seed.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start the child")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_acknowledged_survives_a_kill() {
+        let files = Files::new();
+        let mut promises = Promises::default();
+        for round in 0..4 {
+            let mut child = start(&files, round);
+            let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
+            let until = Instant::now() + Duration::from_secs(60);
+            let enough = promises.len() + 2000;
+            let mut killed = false;
+            // Read on after the kill: what is in the pipe was acknowledged too.
+            for line in lines.map_while(Result::ok) {
+                promises.hear(&line);
+                assert!(Instant::now() < until, "the child does too little");
+                if !killed && promises.len() >= enough {
+                    let error = SqliteStore::open(files.options()).err().expect("the child has it");
+                    assert!(matches!(error, OpenError::InUse { pid, .. } if pid == Some(child.id())), "{error:?}");
+                    child.kill().expect("kill");
+                    killed = true;
+                }
+            }
+            assert!(killed, "the child ended by itself");
+            child.wait().expect("wait");
+            let store = files.open();
+            promises.check(&*store).await;
+            store.close().await;
+        }
+        let store = files.open();
+        promises.finish(&*store).await;
+    }
+}

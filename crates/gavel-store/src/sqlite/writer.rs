@@ -1,0 +1,364 @@
+//! The one writer: a thread that executes everything that waits in one transaction (group commit).
+//!
+//! No timer holds anything back: a lone command commits at once, and while its fsync is under way the
+//! next group gathers by itself. Callers are answered after the commit, never before.
+
+use super::SqliteOptions;
+use super::hot::Hot;
+use super::open::connect_writer;
+use super::room::Room;
+use crate::{Depth, StoreError};
+use rusqlite::Connection;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that may wait; whoever comes when it is full waits for room.
+const WAITING: usize = 1024;
+/// Rows that a group may touch: bounds how long a small command waits behind large ones.
+const GROUP_WEIGHT: usize = 2000;
+
+/// Must the answer wait for the disk?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Survives a power cut.
+    Full,
+    /// Survives the death of the process. A later full commit makes it durable too, because the log
+    /// is one file in one order.
+    Relaxed,
+}
+
+/// What a command works with.
+pub(super) struct Tx<'a> {
+    pub conn: &'a Connection,
+    pub hot: &'a mut Hot,
+    pub skew: &'a mut Skew,
+    pub room: &'a mut Room,
+}
+
+/// How far the time inside an id was ever from its job's creation, in milliseconds: what makes a window
+/// of ids out of a window of time. Readers see a larger value before they can see the row that needs it.
+pub(super) struct Skew {
+    pub stored: i64,
+    committed: i64,
+    pub seen: Arc<AtomicI64>,
+}
+
+/// One waiting command. It may be run twice: when the group it was in failed because of another.
+pub(super) trait Op: Send {
+    fn durability(&self) -> Durability;
+    fn weight(&self) -> usize;
+    /// Nobody waits for the answer any more.
+    fn abandoned(&self) -> bool;
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
+    /// Answers, after the commit. Returns what must be done because the answer reached nobody.
+    fn succeed(self: Box<Self>) -> Option<Box<dyn Op>>;
+    fn fail(self: Box<Self>, error: StoreError);
+}
+
+/// A closure and the caller that waits for its result.
+pub(super) struct Command<T, F> {
+    pub durability: Durability,
+    pub weight: usize,
+    pub work: F,
+    pub result: Option<T>,
+    pub reply: Option<oneshot::Sender<Result<T, StoreError>>>,
+    pub undelivered: fn(T) -> Option<Box<dyn Op>>,
+}
+
+impl<T, F> Op for Command<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Tx<'_>) -> Result<T, StoreError> + Send,
+{
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
+    }
+
+    fn abandoned(&self) -> bool {
+        self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        self.result = Some((self.work)(tx)?);
+        Ok(())
+    }
+
+    fn succeed(self: Box<Self>) -> Option<Box<dyn Op>> {
+        let (result, reply) = (self.result?, self.reply?);
+        match reply.send(Ok(result)) {
+            Ok(()) | Err(Err(_)) => None,
+            Err(Ok(result)) => (self.undelivered)(result),
+        }
+    }
+
+    fn fail(self: Box<Self>, error: StoreError) {
+        if let Some(reply) = self.reply {
+            // The caller may have gone; then nobody needs to know.
+            let _gone = reply.send(Err(error));
+        }
+    }
+}
+
+pub(super) enum Message {
+    Run(Box<dyn Op>),
+    /// Finish what waits, then end.
+    Close(oneshot::Sender<()>),
+}
+
+/// What the writer tells everybody without being asked.
+#[derive(Debug)]
+pub(super) struct Board {
+    depth: Mutex<Depth>,
+    pub skew_ms: Arc<AtomicI64>,
+}
+
+impl Board {
+    pub fn depth(&self) -> Depth {
+        *self.depth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, depth: Depth) {
+        *self.depth.lock().unwrap_or_else(PoisonError::into_inner) = depth;
+    }
+}
+
+pub(super) struct Writer {
+    options: SqliteOptions,
+    /// `None` after trouble that only a new connection can mend.
+    state: Option<State>,
+    board: Arc<Board>,
+}
+
+struct State {
+    conn: Connection,
+    hot: Hot,
+    skew: Skew,
+    room: Room,
+    durability: Durability,
+}
+
+impl State {
+    fn new(conn: Connection, options: &SqliteOptions, seen: Arc<AtomicI64>) -> rusqlite::Result<Self> {
+        let hot = Hot::count(&conn)?;
+        let stored = stored_skew(&conn)?;
+        seen.fetch_max(stored, Ordering::SeqCst);
+        let skew = Skew { stored, committed: stored, seen };
+        Ok(Self { conn, hot, skew, room: Room::new(options), durability: Durability::Full })
+    }
+}
+
+fn stored_skew(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("SELECT value FROM meta WHERE name = 'id_skew_ms'", [], |r| r.get(0))
+}
+
+pub(super) struct Started {
+    pub sender: mpsc::Sender<Message>,
+    pub thread: JoinHandle<()>,
+    pub board: Arc<Board>,
+}
+
+/// Starts the thread. It ends when told to close or when every sender is gone.
+pub(super) fn start(
+    conn: Connection,
+    options: SqliteOptions,
+    at_end: impl FnOnce() + Send + 'static,
+) -> Result<Started, Box<dyn std::error::Error + Send + Sync>> {
+    let skew_ms = Arc::new(AtomicI64::new(0));
+    let state = State::new(conn, &options, skew_ms.clone())?;
+    let board = Arc::new(Board { depth: Mutex::new(state.hot.depth()), skew_ms });
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let mut writer = Writer { options, state: Some(state), board: board.clone() };
+    let thread = std::thread::Builder::new().name("gavel-store-w".to_owned()).spawn(move || {
+        let closers = writer.serve(receiver);
+        writer.finish();
+        // The lock on the directory goes last, and only then is whoever asked for the end told.
+        at_end();
+        for closer in closers {
+            let _gone = closer.send(());
+        }
+    })?;
+    Ok(Started { sender, thread, board })
+}
+
+impl Writer {
+    fn serve(&mut self, mut receiver: mpsc::Receiver<Message>) -> Vec<oneshot::Sender<()>> {
+        let mut closers = Vec::new();
+        let mut group: Vec<Box<dyn Op>> = Vec::new();
+        while let Some(first) = receiver.blocking_recv() {
+            let mut next = Some(first);
+            let mut weight = 0;
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Run(op) => {
+                        weight += op.weight();
+                        group.push(op);
+                    }
+                    Message::Close(closer) => {
+                        receiver.close();
+                        closers.push(closer);
+                    }
+                }
+                if weight < GROUP_WEIGHT {
+                    next = receiver.try_recv().ok();
+                }
+            }
+            while !group.is_empty() {
+                group = self.run_guarded(std::mem::take(&mut group));
+            }
+        }
+        closers
+    }
+
+    /// Runs a group and answers it. A panic costs the group and the connection, never the thread.
+    fn run_guarded(&mut self, mut group: Vec<Box<dyn Op>>) -> Vec<Box<dyn Op>> {
+        group.retain(|op| !op.abandoned());
+        if group.is_empty() {
+            return group;
+        }
+        metrics::histogram!("gavel_store_group_size").record(group.len() as f64);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.run_group(&mut group)));
+        let errors = outcome.unwrap_or_else(|_| {
+            tracing::error!("the store's writer panicked; its connection is opened again");
+            self.state = None;
+            vec![Some(StoreError::Unavailable("internal error in the store".to_owned())); group.len()]
+        });
+        if let Some(state) = &self.state {
+            self.board.show(state.hot.depth());
+        }
+        let mut follow_up = Vec::new();
+        for (op, error) in group.into_iter().zip(errors) {
+            match error {
+                None => follow_up.extend(op.succeed()),
+                Some(error) => op.fail(error),
+            }
+        }
+        follow_up
+    }
+
+    /// One result for each command. All share a transaction; where one of them fails, all are undone
+    /// and each runs again in a transaction of its own, so that the others do not suffer. Failures are
+    /// rare and groups bounded, so this costs less than a savepoint around every command.
+    fn run_group(&mut self, group: &mut [Box<dyn Op>]) -> Vec<Option<StoreError>> {
+        match self.attempt(group) {
+            Ok(()) => vec![None; group.len()],
+            Err(Failed::Command(_)) if group.len() > 1 => group
+                .iter_mut()
+                .map(|op| self.attempt(std::slice::from_mut(op)).err().map(Failed::into_error))
+                .collect(),
+            Err(failed) => vec![Some(failed.into_error()); group.len()],
+        }
+    }
+
+    fn attempt(&mut self, group: &mut [Box<dyn Op>]) -> Result<(), Failed> {
+        let state = self.state().map_err(Failed::All)?;
+        let relaxed = group.iter().all(|op| op.durability() == Durability::Relaxed);
+        state.begin(if relaxed { Durability::Relaxed } else { Durability::Full })?;
+        let result = state.fill(group).and_then(|()| state.commit());
+        if result.is_err() && !state.roll_back() {
+            self.state = None;
+        }
+        result
+    }
+
+    /// The connection, opened again if it was given up.
+    fn state(&mut self) -> Result<&mut State, StoreError> {
+        if self.state.is_none() {
+            let conn = connect_writer(&self.options)?;
+            self.state = Some(State::new(conn, &self.options, self.board.skew_ms.clone())?);
+            tracing::info!("the store's writer has a new connection");
+        }
+        self.state.as_mut().ok_or_else(|| StoreError::Unavailable("no connection".to_owned()))
+    }
+
+    /// Leaves one tidy file behind: no log that the next start, or a backup by copying, has to know of.
+    fn finish(&mut self) {
+        let Some(State { conn, .. }) = self.state.take() else { return };
+        if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            tracing::warn!(%error, "the store's log could not be folded in; the next start will do it");
+        }
+        if let Err((_, error)) = conn.close() {
+            tracing::warn!(%error, "the store's connection did not close cleanly");
+        }
+    }
+}
+
+/// Why a group came to nothing.
+enum Failed {
+    /// One command is to blame; the others may succeed without it.
+    Command(StoreError),
+    /// The database is: nobody would fare better alone.
+    All(StoreError),
+}
+
+impl Failed {
+    fn into_error(self) -> StoreError {
+        match self {
+            Self::Command(error) | Self::All(error) => error,
+        }
+    }
+}
+
+impl State {
+    fn begin(&mut self, durability: Durability) -> Result<(), Failed> {
+        let begin = |state: &mut Self| -> rusqlite::Result<()> {
+            if state.durability != durability {
+                // Not a second connection: each would throw away its cache when the other commits.
+                state.conn.execute_batch(match durability {
+                    Durability::Full => "PRAGMA synchronous = FULL",
+                    Durability::Relaxed => "PRAGMA synchronous = NORMAL",
+                })?;
+                state.durability = durability;
+            }
+            state.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            Ok(())
+        };
+        begin(self).map_err(|error| Failed::All(error.into()))
+    }
+
+    fn fill(&mut self, group: &mut [Box<dyn Op>]) -> Result<(), Failed> {
+        let Self { conn, hot, skew, room, .. } = self;
+        let mut tx = Tx { conn, hot, skew, room };
+        group.iter_mut().try_for_each(|op| op.run(&mut tx).map_err(Failed::Command))
+    }
+
+    fn commit(&mut self) -> Result<(), Failed> {
+        let started = Instant::now();
+        let committed = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        metrics::histogram!("gavel_store_commit_seconds").record(started.elapsed().as_secs_f64());
+        match committed.map_err(StoreError::from) {
+            Ok(_) => {
+                self.hot.committed();
+                self.skew.committed = self.skew.stored;
+                Ok(())
+            }
+            // A large command may be what does not fit.
+            Err(StoreError::Full) => Err(Failed::Command(StoreError::Full)),
+            Err(error) => Err(Failed::All(error)),
+        }
+    }
+
+    /// `false`: the connection is stuck in a transaction and must go.
+    fn roll_back(&mut self) -> bool {
+        self.hot.rolled_back();
+        self.skew.stored = self.skew.committed;
+        // Some errors end the transaction by themselves.
+        if self.conn.is_autocommit() {
+            return true;
+        }
+        match self.conn.execute_batch("ROLLBACK") {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the store's transaction could not be rolled back");
+                self.conn.is_autocommit()
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The command line: what was typed. The configuration's short flags come from its table.
+
+use crate::config::{DEFAULT_FILE, KEYS, Sources};
+use crate::exit::{self, ExitCode, coded};
+use anyhow::Result;
+use clap::builder::ValueHint;
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// An online judge and code-execution server.
+#[derive(Debug, Parser)]
+#[command(name = "gavel", version, after_help = exit::HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Configuration file [default: gavel.toml, where there is one; also GAVEL_CONFIG]
+    #[arg(long, global = true, value_name = "FILE", help_heading = HEADING, value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// Sets any key of the configuration
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", help_heading = HEADING)]
+    set: Vec<String>,
+    /// Write JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+const HEADING: &str = "Configuration (`gavel config` shows all keys)";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the server: HTTP API and workers in one process (also what plain `gavel` does)
+    Serve(Serve),
+    /// Compile and run one file in a sandbox, without a server
+    #[command(after_help = exit::RUN_HELP)]
+    Run(Run),
+    /// Show the languages, or check that they work here
+    #[command(subcommand)]
+    Languages(Languages),
+    /// Say what this machine can do, what it cannot, and how to change that
+    Doctor,
+    /// Print the resolved configuration and where each value came from
+    Config(ShowConfig),
+    /// Measure a server, and the machine's own limit beside it
+    Bench(Bench),
+    /// Bring the database up to date and exit; `serve` does it as well
+    Migrate,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct Serve {
+    /// Write the server's URL to this file once it is ready
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The program
+    pub file: PathBuf,
+    /// Arguments of the program, after --
+    #[arg(last = true)]
+    pub args: Vec<String>,
+    /// Language id [default: by the file's extension]
+    #[arg(long, short)]
+    pub language: Option<String>,
+    /// File that the program reads as its standard input; - is yours
+    #[arg(long, value_name = "FILE")]
+    pub stdin: Option<PathBuf>,
+    /// One more argument of the program
+    #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
+    pub more_args: Vec<String>,
+    /// A limit, named as in the API: cpu_time_ms=1000, wall_time_ms, memory_kb, stack_kb, processes, output_kb,
+    /// file_size_kb
+    #[arg(long = "limit", value_name = "NAME=NUMBER")]
+    pub limits: Vec<String>,
+    /// File with the expected output; another output is a wrong answer
+    #[arg(long, value_name = "FILE")]
+    pub expected: Option<PathBuf>,
+    /// No summary line
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Languages {
+    /// List the languages, with versions, or why one is unavailable
+    List,
+    /// Run the samples and compare their output
+    Check {
+        /// Only these languages [default: all that are installed]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ShowConfig {
+    /// Print the documentation of all keys
+    #[arg(long, hide = true)]
+    pub markdown: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Bench {
+    /// A running server, as in http://127.0.0.1:2358 [default: start one for this run]
+    pub url: Option<String>,
+    /// Programs: c, cpp, python
+    #[arg(long, value_delimiter = ',', default_value = "c,cpp,python")]
+    pub programs: Vec<String>,
+    /// Clients that each wait for one job at a time
+    #[arg(long, short, value_delimiter = ',', default_value = "2")]
+    pub concurrency: Vec<usize>,
+    /// Rounds; the server and the bare machine take turns in each
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Seconds of one measurement
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Seconds before the first measurement of each program
+    #[arg(long, default_value_t = 1.0)]
+    pub warm_up: f64,
+    /// Measure the latency of one job every 100 ms instead
+    #[arg(long)]
+    pub idle: bool,
+}
+
+/// What was typed: the commands, and what it says about the configuration.
+pub fn parse() -> Result<(Cli, Sources)> {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let sources = sources(&cli.common, &matches)?;
+    Ok((cli, sources))
+}
+
+/// The derived command line and the short flags of the configuration's table.
+fn command() -> clap::Command {
+    let short_flags = KEYS.iter().filter_map(|key| {
+        let flag = key.flag?;
+        let arg = Arg::new(flag).long(flag).global(true).help(key.about.trim_end_matches('.')).help_heading(HEADING);
+        Some(match key.kind {
+            // A switch needs no value on the command line, and can still be turned off.
+            crate::config::value::Kind::Switch => {
+                arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL")
+            }
+            _ => arg.value_name("VALUE"),
+        })
+    });
+    Cli::command().args(short_flags)
+}
+
+fn sources(common: &Common, matches: &ArgMatches) -> Result<Sources> {
+    let mut flags = Vec::new();
+    for key in KEYS {
+        let Some(flag) = key.flag else { continue };
+        if let Some(text) = matches.get_one::<String>(flag) {
+            flags.push((format!("--{flag}"), key.path(), text.clone()));
+        }
+    }
+    for pair in &common.set {
+        let Some((path, text)) = pair.split_once('=') else {
+            return Err(coded(
+                ExitCode::Usage,
+                format!("--set {pair}: write KEY=VALUE, as in server.bind=127.0.0.1:8080"),
+            ));
+        };
+        flags.push((format!("--set {path}"), path.to_owned(), text.to_owned()));
+    }
+    let mut env = Vec::new();
+    for (name, text) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("GAVEL_")) else { continue };
+        match text.into_string() {
+            Ok(text) => env.push((name.to_owned(), text)),
+            Err(_) => return Err(coded(ExitCode::Config, format!("the variable {name} is not UTF-8"))),
+        }
+    }
+    env.sort();
+    Ok(Sources { file: file(common)?, env, flags })
+}
+
+fn file(common: &Common) -> Result<Option<(PathBuf, String)>> {
+    let named = common.config.clone().or_else(|| std::env::var_os("GAVEL_CONFIG").map(PathBuf::from));
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Ok(None),
+        Err(error) => Err(coded(ExitCode::Config, format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_the_table_work_before_and_after_the_command() {
+        for line in [["gavel", "--bind", "127.0.0.1:1", "serve"], ["gavel", "serve", "--bind", "127.0.0.1:1"]] {
+            let matches = command().try_get_matches_from(line).unwrap();
+            assert_eq!(matches.get_one::<String>("bind").unwrap(), "127.0.0.1:1");
+        }
+    }
+}

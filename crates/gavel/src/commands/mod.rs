@@ -1,0 +1,8 @@
+//! The subcommands, one module each.
+
+pub mod bench;
+pub mod doctor;
+pub mod languages;
+pub mod migrate;
+pub mod run;
+pub mod serve;

@@ -1,0 +1,57 @@
+//! Rules that concern more than the shape of one value.
+
+use super::resolve::{ConfigError, Settings};
+use super::table::Config;
+use super::value::BackendChoice;
+use gavel_core::Bytes;
+
+/// Everything that is wrong with a configuration whose single values are fine.
+pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
+    let mut wrong = Vec::new();
+    let mut refuse = |key: &str, message: String| {
+        wrong.push(ConfigError::value(key, &settings.setting(key), message));
+    };
+    if !config.server.bind.ip().is_loopback() {
+        let remedy = format!(
+            "without tokens only loopback addresses may be bound: use \"127.0.0.1:{}\", and put a reverse proxy that \
+             authenticates in front of it for access from other machines",
+            config.server.bind.port()
+        );
+        refuse("server.bind", remedy);
+    }
+    if !config.store.url.0.starts_with("sqlite:") {
+        refuse("store.url", "this version keeps its jobs in SQLite: write \"sqlite:PATH\"".to_owned());
+    }
+    if !config.store.replica_urls.is_empty() {
+        refuse("store.replica_urls", "SQLite has no read replicas: leave it empty".to_owned());
+    }
+    if config.nats.url.is_some() {
+        refuse("nats.url", "this version is one node and needs no NATS: leave it out".to_owned());
+    }
+    if config.sandbox.backend == BackendChoice::Docker {
+        refuse("sandbox.backend", "this version has no docker backend: use \"native\" or \"auto\"".to_owned());
+    }
+    if config.workers.min_workers > config.workers.max_workers {
+        let most = config.workers.max_workers;
+        refuse("workers.min_workers", format!("must not be above workers.max_workers, which is {most}"));
+    }
+    if config.server.wait_timeout > config.server.max_wait_timeout {
+        let most = settings.text("server.max_wait_timeout");
+        refuse("server.wait_timeout", format!("must not be above server.max_wait_timeout, which is {most}"));
+    }
+    if config.sandbox.container_memory_limit < Bytes::mib(64) {
+        refuse(
+            "sandbox.container_memory_limit",
+            "must be at least \"64m\": a language's runtime needs that".to_owned(),
+        );
+    }
+    if config.sandbox.container_cpu_limit.0 < 0.01 {
+        refuse("sandbox.container_cpu_limit", "must be at least 0.01".to_owned());
+    }
+    for key in ["workers.worker_timeout", "workers.cleanup_interval"] {
+        if settings.get::<std::time::Duration>("", key).is_ok_and(|time| time.as_secs() == 0) {
+            refuse(key, "must be at least \"1s\"".to_owned());
+        }
+    }
+    wrong
+}

@@ -1,0 +1,290 @@
+//! The one table of configuration keys. It feeds the file, the environment, the flags,
+//! `gavel config` and docs/configuration.md; a key is written down here and nowhere else.
+
+use super::resolve::{ConfigError, Settings};
+use super::value::{BackendChoice, Cpus, Kind, LogFormat, Url, Value};
+use gavel_core::{Bytes, Limits, Rules};
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One key, as everybody but the program's own code sees it.
+pub struct Key {
+    /// Empty for the keys at the top of the file.
+    pub section: &'static str,
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: Default,
+    /// A short flag besides `--set section.key=value`.
+    pub flag: Option<&'static str>,
+    pub about: &'static str,
+    /// Says what is wrong with a text, if anything is.
+    pub check: fn(&str) -> Result<(), String>,
+}
+
+/// What holds when no source names the key.
+pub enum Default {
+    Is(&'static str),
+    /// A constant that another crate owns.
+    Core(fn() -> String),
+    /// Depends on other keys or on the machine: what it depends on in words, and the value.
+    From(&'static str, fn(&Settings) -> String),
+}
+
+use Default::{Core, From, Is};
+
+impl Key {
+    /// The name in full, as in `server.bind`.
+    pub fn path(&self) -> String {
+        if self.section.is_empty() { self.name.to_owned() } else { format!("{}.{}", self.section, self.name) }
+    }
+
+    /// The environment variable, as in `GAVEL_SERVER_BIND`.
+    pub fn variable(&self) -> String {
+        format!("GAVEL_{}", self.path().replace('.', "_").to_uppercase())
+    }
+}
+
+fn check<T: Value>(text: &str) -> Result<(), String> {
+    T::parse(text).map(drop)
+}
+
+macro_rules! keys {
+    ($( [$section:literal] $field:ident: $type:ident {
+        $( $key:ident: $kind:ty = $default:expr, $flag:expr, $about:literal; )*
+    } )*) => {
+        $(
+            #[derive(Debug, Clone)]
+            pub struct $type { $( #[doc = $about] pub $key: $kind, )* }
+        )*
+
+        /// The resolved configuration.
+        #[derive(Debug, Clone)]
+        pub struct Config { $( pub $field: $type, )* }
+
+        pub static KEYS: &[Key] = &[ $( $( Key {
+            section: $section,
+            name: stringify!($key),
+            kind: <$kind as Value>::KIND,
+            default: $default,
+            flag: $flag,
+            about: $about,
+            check: check::<$kind>,
+        }, )* )* ];
+
+        impl Config {
+            /// Reads what was resolved; every text has been checked before.
+            pub(super) fn read(settings: &Settings) -> Result<Self, ConfigError> {
+                Ok(Self { $( $field: $type { $( $key: settings.get($section, stringify!($key))?, )* }, )* })
+            }
+        }
+    };
+}
+
+keys! {
+    [""] place: Place {
+        data_dir: PathBuf = Is("gavel-data"), Some("data-dir"),
+            "Where the database and the cache are kept. Relative paths start at the working directory.";
+        languages_dir: Option<PathBuf> = Is(""), Some("languages-dir"),
+            "Folders here add languages to the built-in ones, or replace those of the same name.";
+    }
+
+    ["server"] server: Server {
+        bind: SocketAddr = Is("127.0.0.1:2358"), Some("bind"),
+            "Address and port of the HTTP API; port 0 takes a free one. Without tokens it must be a loopback address.";
+        max_body: Bytes = Is("32m"), None,
+            "Largest request body.";
+        max_waiters: NonZeroUsize = Is("10000"), None,
+            "Jobs that requests may wait for at once.";
+        max_watchers: NonZeroUsize = Is("1000"), None,
+            "Event streams that may be open at once.";
+        wait_timeout: Duration = Is("30s"), None,
+            "How long `?wait=true` waits when the request does not say.";
+        max_wait_timeout: Duration = Is("300s"), None,
+            "The longest wait that a request may ask for.";
+        max_connections: NonZeroUsize = Is("4096"), None,
+            "Open connections; further ones wait to be accepted.";
+        cors_origins: Vec<String> = Is(""), None,
+            "Origins whose web pages may use the API, as in [\"https://example.org\"].";
+    }
+
+    ["store"] store: Store {
+        url: Url = From("`gavel.db` in `data_dir`", |s| format!("sqlite:{}/gavel.db", s.text("data_dir"))), None,
+            "The database that keeps the jobs.";
+        replica_urls: Vec<String> = Is(""), None,
+            "Read replicas of the database. SQLite has none.";
+        retention: Duration = Is("30d"), None,
+            "Ended jobs are erased after this time.";
+    }
+
+    ["queue"] queue: Queue {
+        max_depth: NonZeroU64 = Is("100000"), None,
+            "Pending jobs that are accepted before new ones are refused with 503.";
+    }
+
+    ["nats"] nats: Nats {
+        url: Option<Url> = Is(""), None,
+            "A NATS server that distributes work between nodes.";
+    }
+
+    ["workers"] workers: Workers {
+        max_workers: NonZeroU32 = From("the number of CPU cores", |_| cores()), Some("max-workers"),
+            "Jobs that run at once.";
+        min_workers: NonZeroU32 = From("`max_workers`", |s| s.text("workers.max_workers")), Some("min-workers"),
+            "Workers that are kept when there is nothing to do.";
+        idle_timeout: Duration = Is("60s"), None,
+            "Workers beyond `min_workers` give back their sandbox after this time without work.";
+        worker_timeout: Duration = Is("300s"), None,
+            "A job whose worker has not been heard of for this long is given to another.";
+        cleanup_interval: Duration = Is("60s"), None,
+            "How often lost jobs, old jobs and leftovers are looked for.";
+        max_attempts: NonZeroU32 = Is("3"), None,
+            "Attempts at a job that fails by Gavel's own fault.";
+        drain_timeout: Duration = Is("30s"), None,
+            "How long a stopping server lets running jobs finish before it gives them back.";
+    }
+
+    ["sandbox"] sandbox: Sandbox {
+        backend: BackendChoice = Is("auto"), Some("backend"),
+            "What isolates the jobs.";
+        allow_weak_isolation: bool = Is("false"), Some("allow-weak-isolation"),
+            "Start even where the kernel offers no cgroup to limit memory and processes with.";
+        allow_network: bool = Is("false"), None,
+            "Let jobs reach the network when they ask for it.";
+        container_memory_limit: Bytes = Is("512m"), None,
+            "Memory of a container of the docker backend.";
+        container_cpu_limit: Cpus = Is("1"), None,
+            "CPUs of a container of the docker backend.";
+        uid_base: NonZeroU32 = Core(|| gavel_sandbox::native::UID_BASE.to_string()), None,
+            "First of the host's user ids that sandboxes run under, one for each worker; nobody else may use them.";
+    }
+
+    ["limits"] limits: LimitRules {
+        max_source: Bytes = Core(|| bytes(Rules::default().max_source)), None,
+            "Largest source code.";
+        max_stdin: Bytes = Core(|| bytes(Rules::default().max_stdin)), None,
+            "Largest standard input.";
+        max_files: usize = Core(|| Rules::default().max_files.to_string()), None,
+            "Files that a job may bring along.";
+        max_files_total: Bytes = Core(|| bytes(Rules::default().max_files_total)), None,
+            "Size of all these files together.";
+        max_runs: NonZeroU32 = Core(|| Rules::default().max_runs.to_string()), None,
+            "How often a job may ask to be run.";
+        max_collect: usize = Core(|| Rules::default().max_collect.to_string()), None,
+            "Patterns of files that a job may ask back.";
+    }
+
+    ["limits.default"] limits_default: DefaultLimits {
+        cpu_time_ms: NonZeroU64 = Core(|| millis(Limits::standard().cpu_time)), None,
+            "CPU time of a job, where neither the job nor its language says.";
+        wall_time_ms: Option<NonZeroU64> = Is(""), None,
+            "Time from start to end. Left out: three times the CPU time, and at least 3 s more than it.";
+        memory_kb: NonZeroU64 = Core(|| kib(Limits::standard().memory)), None,
+            "Memory of all processes of a job together.";
+        stack_kb: NonZeroU64 = Core(|| kib(Limits::standard().stack)), None,
+            "Stack.";
+        processes: NonZeroU32 = Core(|| Limits::standard().processes.to_string()), None,
+            "Processes and threads at once.";
+        output_kb: u64 = Core(|| kib(Limits::standard().output)), None,
+            "Bytes of stdout, and as many of stderr.";
+        file_size_kb: u64 = Core(|| kib(Limits::standard().file_size)), None,
+            "Size of one written file.";
+    }
+
+    ["limits.cap"] limits_cap: CapLimits {
+        cpu_time_ms: NonZeroU64 = Core(|| millis(Limits::standard_cap().cpu_time)), None,
+            "The most CPU time that a job may ask for.";
+        wall_time_ms: NonZeroU64 = Core(|| millis(Limits::standard_cap().wall_time)), None,
+            "The longest time from start to end.";
+        memory_kb: NonZeroU64 = Core(|| kib(Limits::standard_cap().memory)), None,
+            "The most memory.";
+        stack_kb: NonZeroU64 = Core(|| kib(Limits::standard_cap().stack)), None,
+            "The largest stack.";
+        processes: NonZeroU32 = Core(|| Limits::standard_cap().processes.to_string()), None,
+            "The most processes and threads.";
+        output_kb: u64 = Core(|| kib(Limits::standard_cap().output)), None,
+            "The most output.";
+        file_size_kb: u64 = Core(|| kib(Limits::standard_cap().file_size)), None,
+            "The largest file.";
+    }
+
+    ["cache"] cache: Cache {
+        dir: PathBuf = From("`cache` in `data_dir`", |s| format!("{}/cache", s.text("data_dir"))), None,
+            "Where compiled programs are kept.";
+        max_size: Bytes = Is("2g"), None,
+            "Size of that directory; what was not used for longest goes first.";
+    }
+
+    ["telemetry"] telemetry: Telemetry {
+        log: String = Is("info"), Some("log"),
+            "What is logged: error, warn, info, debug, trace, or directives as in \"info,gavel_judge=debug\".";
+        format: LogFormat = Is("auto"), None,
+            "How: text with colours on a terminal, JSON elsewhere (auto), or always one of them.";
+    }
+}
+
+fn cores() -> String {
+    std::thread::available_parallelism().map_or(1, usize::from).to_string()
+}
+
+fn millis(time: Duration) -> String {
+    time.as_millis().to_string()
+}
+
+fn kib(size: Bytes) -> String {
+    size.as_kib().to_string()
+}
+
+fn bytes(size: Bytes) -> String {
+    match size.0 {
+        n if n > 0 && n.is_multiple_of(1 << 30) => format!("{}g", n >> 30),
+        n if n > 0 && n.is_multiple_of(1 << 20) => format!("{}m", n >> 20),
+        n if n > 0 && n.is_multiple_of(1 << 10) => format!("{}k", n >> 10),
+        n => n.to_string(),
+    }
+}
+
+impl DefaultLimits {
+    pub fn limits(&self) -> Limits {
+        let cpu_time = Duration::from_millis(self.cpu_time_ms.get());
+        Limits {
+            cpu_time,
+            wall_time: self.wall_time_ms.map_or(Limits::wall_for(cpu_time), |ms| Duration::from_millis(ms.get())),
+            memory: Bytes::kib(self.memory_kb.get()),
+            stack: Bytes::kib(self.stack_kb.get()),
+            processes: self.processes.get(),
+            output: Bytes::kib(self.output_kb),
+            file_size: Bytes::kib(self.file_size_kb),
+        }
+    }
+}
+
+impl CapLimits {
+    pub fn limits(&self) -> Limits {
+        Limits {
+            cpu_time: Duration::from_millis(self.cpu_time_ms.get()),
+            wall_time: Duration::from_millis(self.wall_time_ms.get()),
+            memory: Bytes::kib(self.memory_kb.get()),
+            stack: Bytes::kib(self.stack_kb.get()),
+            processes: self.processes.get(),
+            output: Bytes::kib(self.output_kb),
+            file_size: Bytes::kib(self.file_size_kb),
+        }
+    }
+}
+
+impl Config {
+    /// What this server accepts, whatever the language.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            max_source: self.limits.max_source,
+            max_stdin: self.limits.max_stdin,
+            max_files: self.limits.max_files,
+            max_files_total: self.limits.max_files_total,
+            max_runs: self.limits.max_runs.get(),
+            max_collect: self.limits.max_collect,
+            allow_network: self.sandbox.allow_network,
+        }
+    }
+}

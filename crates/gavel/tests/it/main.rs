@@ -1,0 +1,15 @@
+//! The program as its users see it: the real binary, real HTTP, a real sandbox. One test binary, so
+//! that it is linked once and its tests can take turns.
+//!
+//! Nothing is skipped: a test that cannot run here fails and says what is missing. No test judges
+//! speed, and none sleeps to wait for something: it polls a condition until a deadline.
+
+mod api;
+mod cli;
+mod corpus;
+mod crash;
+mod harness;
+mod integrity;
+mod leaks;
+mod server;
+mod stability;

@@ -1,0 +1,2 @@
+(let [numbers (map parse-long (.split (read-line) " "))]
+  (println (reduce + numbers)))

@@ -1,0 +1,2 @@
+numbers = scanf("%d");
+printf("%d\n", sum(numbers));

@@ -1,0 +1,6 @@
+var
+  a, b: Int64;
+begin
+  readln(a, b);
+  writeln(a + b);
+end.
