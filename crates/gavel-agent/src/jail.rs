@@ -17,7 +17,7 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::SeqCst};
 
 /// Everything a new process needs to know; prepared before it is born.
@@ -109,6 +109,7 @@ pub fn init(plan: &Plan, record: &Record) -> ! {
 
 fn prepare(plan: &Plan) -> Result<(), Failed> {
     sys::die_with_parent().at("tie the init to the agent")?;
+    close_the_agents(plan)?;
     mount_proc()?;
     prefer_as_victim()?;
     if let Some(network) = plan.network {
@@ -117,6 +118,13 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
     let shared = mount_all(plan)?;
     stage(plan, shared.as_ref())?;
     std::env::set_current_dir(WORK).at("enter the working directory")
+}
+
+/// Closes the agent's ends of pipes: a stdin that the init could still write to would never end.
+fn close_the_agents(plan: &Plan) -> Result<(), Failed> {
+    let others = [plan.work, plan.network].into_iter().flatten();
+    let mut keep: Vec<i32> = plan.stdio.iter().copied().chain(others).map(|fd| fd.as_raw_fd()).collect();
+    sys::close_all_but(&mut keep).at("close the agent's descriptors")
 }
 
 /// Mounts what is this job's own. Returns the directory of shared files, which its working directory
@@ -235,7 +243,7 @@ fn become_program(plan: &Plan, record: &Record) -> Result<std::convert::Infallib
     for (number, stream) in plan.stdio.iter().enumerate() {
         sys::dup_onto(stream.as_fd(), number as i32).at("set up stdin, stdout and stderr")?;
     }
-    sys::close_from(3).at("close descriptors")?;
+    sys::close_all_but(&mut []).at("close descriptors")?;
     sys::default_sigpipe();
     limit_resources(&plan.order.limits)?;
     drop_rights(plan.uid, plan.gid)?;

@@ -27,15 +27,16 @@ pub enum Message {
 }
 
 impl Link {
-    /// Takes over standard input and output, under numbers that no program of a job will have.
+    /// Takes over standard input and output, and leaves /dev/null in their place: the server sees the
+    /// end of an agent when these are closed, and no copy of the agent may keep them open.
     pub fn new() -> Result<Self, Failed> {
         let take = |fd: BorrowedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).map(File::from);
-        Ok(Self {
-            input: take(io::stdin().as_fd()).at("take stdin")?,
-            output: take(io::stdout().as_fd()).at("take stdout")?,
-            body: Vec::new(),
-            piece: Box::new([0; HEADER + PIECE]),
-        })
+        let input = take(io::stdin().as_fd()).at("take stdin")?;
+        let output = take(io::stdout().as_fd()).at("take stdout")?;
+        let null = File::options().read(true).write(true).open("/dev/null").at("open /dev/null")?;
+        rustix::stdio::dup2_stdin(&null).at("replace stdin")?;
+        rustix::stdio::dup2_stdout(&null).at("replace stdout")?;
+        Ok(Self { input, output, body: Vec::new(), piece: Box::new([0; HEADER + PIECE]) })
     }
 
     pub fn input(&self) -> BorrowedFd<'_> {

@@ -85,7 +85,14 @@ fn serve(mut agent: Agent) -> ExitCode {
             // Meant for a command that ended while these were on their way.
             Ok(Some(Message::Stdin(_) | Message::Stop)) => {}
             Ok(None) => return ExitCode::SUCCESS,
-            Ok(Some(Message::Setup(_))) | Err(_) => return ExitCode::FAILURE,
+            Ok(Some(Message::Setup(_))) => {
+                eprintln!("gavel-agent: a second set-up");
+                return ExitCode::FAILURE;
+            }
+            Err(failed) => {
+                eprintln!("gavel-agent: {}: {}", failed.step, failed.errno);
+                return ExitCode::FAILURE;
+            }
         }
     }
 }
@@ -101,6 +108,7 @@ fn fail(link: &mut Link, failed: &Failed, usable: bool) -> ExitCode {
 /// is out of sight, and privileges are given up last.
 fn prepare(setup: &Setup) -> Result<(Option<OwnedFd>, cgroup::Cgroup), Failed> {
     sys::not_dumpable().at("make the agent untraceable")?;
+    sys::reset_signals().at("reset signals")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     if setup.rootless {
         enter_user_namespace(setup)?;

@@ -108,10 +108,41 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Closes every descriptor from `first` on.
-pub fn close_from(first: u32) -> Result<()> {
-    // SAFETY: closes descriptors that this process will not use again: it is about to execute.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+/// Closes every descriptor from 3 on but these.
+pub fn close_all_but(keep: &mut [i32]) -> Result<()> {
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.iter().copied().filter(|fd| *fd >= 3) {
+        close_range(first, fd - 1)?;
+        first = fd + 1;
+    }
+    close_range(first, i32::MAX)
+}
+
+fn close_range(first: i32, last: i32) -> Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: closes descriptors that this process, a fresh copy of the agent, does not use; their
+    // owners are never dropped in it, because it ends by exec or exit.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// Whatever this process inherited: every signal gets its default action, and none is blocked. Both
+/// would survive exec. Only SIGPIPE stays ignored: the agent writes to pipes that jobs close.
+pub fn reset_signals() -> Result<()> {
+    // The kernel's own structs: the C library keeps two real-time signals to itself.
+    const SET: usize = 8;
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE].contains(signal)) {
+        // SAFETY: all-zero is the default action with no flags; the old one is not asked for.
+        check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), SET) })?;
+    }
+    let none = 0u64;
+    // SAFETY: an empty set of the size given; the old one is not asked for.
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, ptr::null::<u64>(), SET) };
+    check(result).map(drop)
 }
 
 /// Makes `to` a copy of `from`, inherited by programs, even where both are the same number.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::warn;
 
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
@@ -106,7 +107,10 @@ pub fn router(service: Arc<Service>, health: Health, options: HttpOptions) -> Ro
 
 /// No origins: no layer, and browsers keep other sites' pages out.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
-    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    let read = |origin: &String| {
+        origin.parse().inspect_err(|_| warn!(origin = ?origin, "is no origin; its pages are kept out")).ok()
+    };
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(read).collect();
     if origins.is_empty() {
         return None;
     }

@@ -233,7 +233,7 @@ fn check_switches(draft: &Draft, rules: &Rules, found: &mut Findings) {
     if runs < 1 || runs > rules.max_runs {
         found.wrong("runs", format!("is {runs}; it must be between 1 and {}", rules.max_runs));
     }
-    if draft.priority.abs() > MAX_PRIORITY {
+    if draft.priority.unsigned_abs() > MAX_PRIORITY.unsigned_abs() {
         found
             .wrong("priority", format!("is {}; it must be between -{MAX_PRIORITY} and {MAX_PRIORITY}", draft.priority));
     }
@@ -242,6 +242,9 @@ fn check_switches(draft: &Draft, rules: &Rules, found: &mut Findings) {
     }
     if draft.metadata.iter().any(|(k, v)| k.len() > MAX_METADATA_VALUE || v.len() > MAX_METADATA_VALUE) {
         found.wrong("metadata", format!("has a name or value longer than {MAX_METADATA_VALUE} bytes"));
+    }
+    if draft.metadata.iter().any(|(k, v)| k.contains('\0') || v.contains('\0')) {
+        found.wrong("metadata", "contains a NUL byte, which not every database can store");
     }
 }
 
@@ -365,6 +368,7 @@ mod tests {
             (|d| d.callback_url = Some("http://x".into()), "callback_url"),
             (|d| d.runs = Some(0), "runs"),
             (|d| d.priority = 1000, "priority"),
+            (|d| d.priority = i32::MIN, "priority"),
             (
                 |d| d.limits = LimitsRequest { memory: Some(Bytes::mib(1 << 20)), ..Default::default() },
                 "limits.memory_kb",

@@ -43,7 +43,9 @@ pub struct Idempotency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
     New,
-    /// The idempotency key is known: this is the job it belongs to.
+    /// The idempotency key is known: this is the job it belongs to. A key outlives a job that is erased
+    /// within a day, so the job may be gone. Also the answer when the id itself is known: an insert may be
+    /// repeated after an error that left open whether it was done.
     Existing(JobId),
     /// The idempotency key is known with another body.
     Conflict,
@@ -92,6 +94,7 @@ pub enum Settlement {
     Cancelled,
     /// Our fault, or the node is going away: back to `pending`, not before `delay` has passed.
     /// `count_attempt` is false where the job was not to blame (a drain), so that it keeps its tries.
+    /// A job that somebody wants cancelled ends as `cancelled` instead: it is never run again.
     Released {
         delay: Duration,
         count_attempt: bool,
@@ -204,7 +207,8 @@ pub struct Claimant {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Claims that ran out and went back to `pending`.
+    /// Claims that ran out and went back to `pending`. Those that somebody wanted cancelled are
+    /// `cancelled` now and counted nowhere.
     pub requeued: u64,
     /// Jobs whose last attempt ran out: now `failed`.
     pub failed: u64,
@@ -218,7 +222,7 @@ pub enum StoreError {
     /// The database cannot be used right now; trying again may help.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The disk is full.
+    /// The disk is full, or so nearly that new jobs are refused to leave room for results.
     #[error("the disk of the store is full")]
     Full,
     /// A row cannot be read back: our bug or a damaged database.
@@ -226,14 +230,17 @@ pub enum StoreError {
     Damaged(String),
 }
 
-/// The book. Every method that writes returns only when what it wrote survives a power cut, except
+/// The book. Sizes of memory are kept in whole KiB, rounded up; times of day and limits in microseconds.
+/// Dropping the future of a call leaves open whether it was carried out, but claims that nobody received
+/// go back. Every method that writes returns only when what it wrote survives a power cut, except
 /// `claim` and `extend`: a forgotten claim costs one attempt at most, never a job.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// One answer for each job, in order; all that are `New` are stored in one transaction.
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError>;
 
-    /// Hands out pending jobs, most urgent first, at most one for each worker named.
+    /// Hands out pending jobs, most urgent first, at most one for each worker named. A step of priority
+    /// is worth ten seconds of waiting, so nothing starves.
     async fn claim(&self, by: Claimant, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, StoreError>;
 
     /// One answer for each key, in order.

@@ -127,7 +127,12 @@ impl Agent {
                 wire::TAKEN => stdin.taken(self.decode()?)?,
                 wire::FILE => facts.file(self.decode()?)?,
                 wire::DATA => facts.data(&self.body)?,
-                wire::DONE => return facts.finish(self.decode()?),
+                wire::DONE => {
+                    let report = self.decode()?;
+                    // A piece of stdin that nobody wants any more; but the agent counts on whole frames.
+                    self.send(stdin.unfinished(), deadline)?;
+                    return facts.finish(report);
+                }
                 wire::FAILED => return Err(self.failure()?),
                 other => return Err(violation(format!("frame {other} while a command runs"))),
             }
@@ -336,6 +341,11 @@ impl<'a> Stdin<'a> {
             Err(e) => return Err(Fault::new("write stdin to the agent", e)),
         }
         Ok(())
+    }
+
+    /// What is left of a frame that has been begun.
+    fn unfinished(&self) -> &[u8] {
+        if self.offset == 0 { &[] } else { &self.frame[self.offset..] }
     }
 
     fn taken(&mut self, bytes: u64) -> Result<(), Fault> {

@@ -789,3 +789,18 @@ pub async fn a_closed_store_is_unavailable(fixture: &dyn Fixture) {
     unavailable(store.check().await.expect_err("check"));
     store.close().await;
 }
+
+#[cfg(test)]
+mod tests {
+    /// A rule that is in no list is kept by nobody.
+    #[test]
+    fn every_rule_is_in_the_list() {
+        for source in [include_str!("store.rs"), include_str!("queue.rs")] {
+            let lines = || source.lines().map(str::trim);
+            let rules = lines().filter_map(|line| line.strip_prefix("pub async fn ")?.split('(').next());
+            for rule in rules {
+                assert!(lines().any(|line| line == rule), "{rule}");
+            }
+        }
+    }
+}

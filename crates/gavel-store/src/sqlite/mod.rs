@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use writer::{Board, Command, Durability, Message, Op, Tx};
+use writer::{Command, Durability, Message, Op, Shared, Tx};
 
 /// Jobs that one transaction of `retain` erases: between two of them others get their turn.
 const ERASED_AT_ONCE: usize = 200;
@@ -75,7 +75,7 @@ pub struct SqliteStore {
     thread: Option<JoinHandle<()>>,
     /// `None` once closed.
     readers: Mutex<Option<mpsc::Sender<reader::Work>>>,
-    board: Arc<Board>,
+    shared: Arc<Shared>,
     /// Device and inode of the file that was opened.
     identity: (u64, u64),
 }
@@ -93,10 +93,10 @@ impl SqliteStore {
         };
         let identity = identity(&path).map_err(|cause| other(cause.into()))?;
         let readers = reader::start(&options).map_err(other)?;
-        let writer::Started { sender, thread, board } =
+        let writer::Started { sender, thread, shared } =
             writer::start(conn, options.clone(), move || drop(lock)).map_err(other)?;
         let readers = Mutex::new(Some(readers));
-        Ok(Self { options, writer: Some(sender), thread: Some(thread), readers, board, identity })
+        Ok(Self { options, writer: Some(sender), thread: Some(thread), readers, shared, identity })
     }
 
     /// Every version of the schema, as far as the database at `options.path` has it.
@@ -218,7 +218,7 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: Filter, limit: usize) -> Result<Vec<JobSummary>, StoreError> {
-        let known = self.board.skew_ms.clone();
+        let known = self.shared.skew_ms.clone();
         self.read(move |conn| {
             loop {
                 let skew_ms = known.load(Ordering::SeqCst);
@@ -263,7 +263,7 @@ impl Store for SqliteStore {
 
     async fn depth(&self) -> Result<Depth, StoreError> {
         self.readers()?;
-        Ok(self.board.depth())
+        Ok(self.shared.depth())
     }
 
     async fn recent(&self, limit: usize) -> Result<Vec<Ended>, StoreError> {

@@ -63,8 +63,10 @@ fn directory_of(database: &Path) -> PathBuf {
     }
 }
 
-/// Keeps the log at a size at which folding it into the database takes milliseconds.
-const CHECKPOINT_PAGES: u32 = 2000;
+/// Pages after which the log is folded into the database, by the commit that reaches them. Measured from
+/// 500 to 8,000: the throughput is the same, the slowest commit goes from 5 to 40 ms, and 500 makes every
+/// tenth one slow.
+const CHECKPOINT_PAGES: u32 = 1000;
 
 /// SQLite takes a very short file for an empty database and would write over it.
 pub(super) fn refuse_scraps(path: &Path) -> Result<(), OpenError> {

@@ -157,12 +157,13 @@ impl Listing {
 }
 
 fn leading_index(filter: &Filter) -> &'static str {
-    if matches!(filter.status, Some(Status::Failed | Status::Cancelled)) {
+    // First of all, so that what a client costs depends on its own jobs and not on everybody's.
+    if filter.owner.is_some() {
+        "INDEXED BY jobs_owner"
+    } else if matches!(filter.status, Some(Status::Failed | Status::Cancelled)) {
         "INDEXED BY jobs_status"
     } else if filter.verdict.is_some_and(|verdict| verdict != Verdict::Accepted) {
         "INDEXED BY jobs_verdict"
-    } else if filter.owner.is_some() {
-        "INDEXED BY jobs_owner"
     } else if filter.language.is_some() {
         "INDEXED BY jobs_language"
     } else {
@@ -205,4 +206,49 @@ pub(super) fn recent(conn: &Connection, limit: usize) -> Result<Vec<Ended>, Stor
         });
     }
     Ok(sample)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gavel_core::Timestamp;
+
+    fn plan(filter: &Filter) -> String {
+        let conn = Connection::open_in_memory().expect("open");
+        conn.execute_batch(include_str!("../../migrations/sqlite/0001_jobs.sql")).expect("schema");
+        let Listing { sql, values } = Listing::of(filter, 50, 1000);
+        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("prepare");
+        let lines = statement.query_map(params_from_iter(values), |row| row.get::<_, String>(3)).expect("query");
+        lines.map(|line| line.expect("line")).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn no_listing_sorts_or_scans_the_book() {
+        let filter = Filter::default;
+        let filters = [
+            (filter(), "sqlite_autoindex_jobs_1"),
+            (Filter { before: Some(least_id(5)), ..filter() }, "sqlite_autoindex_jobs_1"),
+            (Filter { created_before: Some(Timestamp(5)), ..filter() }, "sqlite_autoindex_jobs_1"),
+            (Filter { owner: Some("o".into()), verdict: Some(Verdict::WrongAnswer), ..filter() }, "jobs_owner"),
+            (Filter { language: Some("c".into()), created_after: Some(Timestamp(5)), ..filter() }, "jobs_language"),
+            (Filter { status: Some(Status::Failed), ..filter() }, "jobs_status"),
+            (Filter { status: Some(Status::Completed), ..filter() }, "sqlite_autoindex_jobs_1"),
+            (Filter { verdict: Some(Verdict::WrongAnswer), ..filter() }, "jobs_verdict"),
+            (Filter { verdict: Some(Verdict::Accepted), ..filter() }, "sqlite_autoindex_jobs_1"),
+        ];
+        for (filter, index) in filters {
+            let plan = plan(&filter);
+            assert!(plan.contains(&format!("j USING INDEX {index}")), "{filter:?}: {plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
+        }
+    }
+
+    #[test]
+    fn what_waits_and_what_runs_is_found_in_the_narrow_tables() {
+        for (status, table) in [(Status::Pending, "SCAN pending"), (Status::Running, "SCAN r")] {
+            let plan = plan(&Filter { status: Some(status), ..Filter::default() });
+            assert!(plan.contains(table), "{plan}");
+            assert!(plan.contains("SEARCH j USING INTEGER PRIMARY KEY"), "{plan}");
+        }
+    }
 }

@@ -115,12 +115,12 @@ pub(super) enum Message {
 
 /// What the writer tells everybody without being asked.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct Shared {
     depth: Mutex<Depth>,
     pub skew_ms: Arc<AtomicI64>,
 }
 
-impl Board {
+impl Shared {
     pub fn depth(&self) -> Depth {
         *self.depth.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,7 +134,7 @@ pub(super) struct Writer {
     options: SqliteOptions,
     /// `None` after trouble that only a new connection can mend.
     state: Option<State>,
-    board: Arc<Board>,
+    shared: Arc<Shared>,
 }
 
 struct State {
@@ -162,7 +162,7 @@ fn stored_skew(conn: &Connection) -> rusqlite::Result<i64> {
 pub(super) struct Started {
     pub sender: mpsc::Sender<Message>,
     pub thread: JoinHandle<()>,
-    pub board: Arc<Board>,
+    pub shared: Arc<Shared>,
 }
 
 /// Starts the thread. It ends when told to close or when every sender is gone.
@@ -173,9 +173,9 @@ pub(super) fn start(
 ) -> Result<Started, Box<dyn std::error::Error + Send + Sync>> {
     let skew_ms = Arc::new(AtomicI64::new(0));
     let state = State::new(conn, &options, skew_ms.clone())?;
-    let board = Arc::new(Board { depth: Mutex::new(state.hot.depth()), skew_ms });
+    let shared = Arc::new(Shared { depth: Mutex::new(state.hot.depth()), skew_ms });
     let (sender, receiver) = mpsc::channel(WAITING);
-    let mut writer = Writer { options, state: Some(state), board: board.clone() };
+    let mut writer = Writer { options, state: Some(state), shared: shared.clone() };
     let thread = std::thread::Builder::new().name("gavel-store-w".to_owned()).spawn(move || {
         let closers = writer.serve(receiver);
         writer.finish();
@@ -185,7 +185,7 @@ pub(super) fn start(
             let _gone = closer.send(());
         }
     })?;
-    Ok(Started { sender, thread, board })
+    Ok(Started { sender, thread, shared })
 }
 
 impl Writer {
@@ -231,7 +231,7 @@ impl Writer {
             vec![Some(StoreError::Unavailable("internal error in the store".to_owned())); group.len()]
         });
         if let Some(state) = &self.state {
-            self.board.show(state.hot.depth());
+            self.shared.show(state.hot.depth());
         }
         let mut follow_up = Vec::new();
         for (op, error) in group.into_iter().zip(errors) {
@@ -272,7 +272,7 @@ impl Writer {
     fn state(&mut self) -> Result<&mut State, StoreError> {
         if self.state.is_none() {
             let conn = connect_writer(&self.options)?;
-            self.state = Some(State::new(conn, &self.options, self.board.skew_ms.clone())?);
+            self.state = Some(State::new(conn, &self.options, self.shared.skew_ms.clone())?);
             tracing::info!("the store's writer has a new connection");
         }
         self.state.as_mut().ok_or_else(|| StoreError::Unavailable("no connection".to_owned()))
@@ -332,7 +332,9 @@ impl State {
     fn commit(&mut self) -> Result<(), Failed> {
         let started = Instant::now();
         let committed = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-        metrics::histogram!("gavel_store_commit_seconds").record(started.elapsed().as_secs_f64());
+        if self.durability == Durability::Full {
+            metrics::histogram!("gavel_store_commit_seconds").record(started.elapsed().as_secs_f64());
+        }
         match committed.map_err(StoreError::from) {
             Ok(_) => {
                 self.hot.committed();

@@ -142,3 +142,39 @@ fn doctor_finds_this_machine_fit() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((output.status.code(), &report["ok"]), (Some(0), &Value::Bool(true)), "{report:#}");
 }
+
+#[test]
+fn bench_starts_a_server_of_its_own_measures_and_stops_it() {
+    let _turn = among_others();
+    let dir = dir_with(&[]);
+    let quick = ["--programs", "c", "--rounds", "1", "--seconds", "0.3", "--warm-up", "0"];
+    let output = run(dir.path(), &[&["bench", "--json", "--data-dir", "data"][..], &quick].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    let result = &report["results"][0];
+    for side in ["limit", "gavel"] {
+        assert!(result[side]["count"].as_u64().is_some_and(|n| n > 0), "{report:#}");
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("data")).expect("its directory").collect();
+    assert!(left.is_empty(), "the bench left {left:?}");
+}
+
+#[test]
+fn migrate_makes_a_database_and_the_second_time_nothing() {
+    let _turn = among_others();
+    let dir = dir_with(&[]);
+    let applied = || {
+        let output = run(dir.path(), &["migrate", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+        report["applied"].as_u64().expect("a number")
+    };
+    assert!(applied() > 0);
+    assert_eq!(applied(), 0);
+}
+
+#[test]
+fn languages_are_listed_and_their_samples_checked() {
+    let _turn = among_others();
+    check(&["languages", "list"], &[], 0, "Python (CPython)");
+    check(&["languages", "check", "c", "python3"], &[], 0, "2 of 2 languages work");
+    check(&["languages", "check", "klingon"], &[], 2, "there is no language klingon");
+}

@@ -87,6 +87,23 @@ fn a_stopping_server_lets_the_running_job_finish_and_keeps_the_rest() {
 }
 
 #[test]
+fn whoever_waits_for_a_running_job_gets_its_result_from_a_stopping_server() {
+    let _turn = among_others();
+    let mut server = Server::start(&["workers.max_workers=1"]);
+    let done = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| server.judge(&sleeper("1")));
+        eventually("the job is running", || {
+            let running = server.get("/api/v1/jobs?status=running");
+            running.body["jobs"].as_array().is_some_and(|jobs| jobs.len() == 1).then_some(())
+        });
+        server.signal(Signal::TERM);
+        waiting.join().expect("the client ends")
+    });
+    assert_eq!(text(&done, "stdout"), "done\n", "{done}");
+    assert!(server.wait_for_end().success(), "{}", server.log());
+}
+
+#[test]
 fn a_job_that_outlives_the_drain_is_given_back() {
     let _turn = among_others();
     let dir = tempfile::tempdir().expect("a temporary directory");
