@@ -27,7 +27,7 @@ use crate::{
 use async_trait::async_trait;
 use end::Lost;
 use gavel_core::{Bytes, JobId, Timestamp};
-use open::{DirectoryLock, connect_writer, refuse_scraps};
+use open::{DirectoryLock, connect_writer, create_private, refuse_scraps};
 use rusqlite::Connection;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -162,6 +162,7 @@ fn closed() -> StoreError {
 
 fn open_connection(options: &SqliteOptions) -> Result<Connection, OpenError> {
     refuse_scraps(&options.path)?;
+    create_private(&options.path)?;
     connect_writer(options).map_err(|e| OpenError::from_sql(&options.path, &e))
 }
 

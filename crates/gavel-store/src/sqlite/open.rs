@@ -77,6 +77,15 @@ pub(super) fn refuse_scraps(path: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// SQLite makes its other files with the permissions of this one.
+pub(super) fn create_private(path: &Path) -> Result<(), OpenError> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(cause) => Err(OpenError::Directory { directory: directory_of(path), cause }),
+    }
+}
+
 pub(super) fn connect_writer(options: &SqliteOptions) -> rusqlite::Result<Connection> {
     let conn = connect(options, OpenFlags::SQLITE_OPEN_CREATE)?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |r| r.get(0))?;

@@ -104,6 +104,20 @@ mod trouble {
 
     #[tokio::test]
     async fn a_command_that_fails_takes_nobody_with_it() {
+        spoil_a_group(|tx| {
+            tx.conn.execute("INSERT INTO no_such_table VALUES (1)", [])?;
+            Ok(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_command_that_panics_takes_nobody_with_it() {
+        spoil_a_group(|_| panic!("on purpose")).await;
+    }
+
+    /// Runs a command that inserts a job and then fails, in the middle of others.
+    async fn spoil_a_group(fail: fn(&mut Tx<'_>) -> Result<(), StoreError>) {
         let files = Files::new();
         let store = files.open();
         let release = hold(&store).await;
@@ -115,10 +129,9 @@ mod trouble {
         settle_down().await;
         let bad = {
             let store = store.clone();
-            let work = |tx: &mut Tx<'_>| {
+            let work = move |tx: &mut Tx<'_>| {
                 insert::insert(tx, &[new_job(at(2), 2)], 1000)?;
-                tx.conn.execute("INSERT INTO no_such_table VALUES (1)", [])?;
-                Ok(())
+                fail(tx)
             };
             tokio::spawn(async move { store.write(Durability::Full, 1, work).await })
         };
@@ -134,7 +147,7 @@ mod trouble {
     }
 
     #[tokio::test]
-    async fn a_panic_costs_its_group_and_not_the_store() {
+    async fn a_panic_costs_its_command_and_not_the_store() {
         let files = Files::new();
         let store = files.open();
         put(&*store, vec![new_job(at(1), 1)]).await;
@@ -435,13 +448,16 @@ mod opening {
     }
 
     #[test]
-    fn a_directory_is_made_for_the_owner_alone() {
+    fn what_is_made_is_for_the_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
         let files = Files::new();
         let directory = files.directory.path().join("a/b");
         let store = SqliteStore::open(SqliteOptions::new(directory.join("gavel.db"))).expect("open");
-        let mode = std::fs::metadata(&directory).expect("metadata").permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
+        let mode = |path: &Path| std::fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
+        assert_eq!(mode(&directory), 0o700);
+        for file in ["gavel.db", "gavel.db-wal", "gavel.db-shm", "gavel.lock"] {
+            assert_eq!(mode(&directory.join(file)), 0o600, "{file}");
+        }
         drop(store);
     }
 

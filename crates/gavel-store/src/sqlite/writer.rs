@@ -198,7 +198,7 @@ impl Writer {
             while let Some(message) = next.take() {
                 match message {
                     Message::Run(op) => {
-                        weight += op.weight();
+                        weight += op.weight().max(1);
                         group.push(op);
                     }
                     Message::Close(closer) => {
@@ -211,25 +211,20 @@ impl Writer {
                 }
             }
             while !group.is_empty() {
-                group = self.run_guarded(std::mem::take(&mut group));
+                group = self.run(std::mem::take(&mut group));
             }
         }
         closers
     }
 
-    /// Runs a group and answers it. A panic costs the group and the connection, never the thread.
-    fn run_guarded(&mut self, mut group: Vec<Box<dyn Op>>) -> Vec<Box<dyn Op>> {
+    /// Runs a group and answers it. Returns what must be done because answers reached nobody.
+    fn run(&mut self, mut group: Vec<Box<dyn Op>>) -> Vec<Box<dyn Op>> {
         group.retain(|op| !op.abandoned());
         if group.is_empty() {
             return group;
         }
         metrics::histogram!("gavel_store_group_size").record(group.len() as f64);
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.run_group(&mut group)));
-        let errors = outcome.unwrap_or_else(|_| {
-            tracing::error!("the store's writer panicked; its connection is opened again");
-            self.state = None;
-            vec![Some(StoreError::Unavailable("internal error in the store".to_owned())); group.len()]
-        });
+        let errors = self.run_group(&mut group);
         if let Some(state) = &self.state {
             self.shared.show(state.hot.depth());
         }
@@ -247,14 +242,23 @@ impl Writer {
     /// and each runs again in a transaction of its own, so that the others do not suffer. Failures are
     /// rare and groups bounded, so this costs less than a savepoint around every command.
     fn run_group(&mut self, group: &mut [Box<dyn Op>]) -> Vec<Option<StoreError>> {
-        match self.attempt(group) {
+        match self.attempt_guarded(group) {
             Ok(()) => vec![None; group.len()],
             Err(Failed::Command(_)) if group.len() > 1 => group
                 .iter_mut()
-                .map(|op| self.attempt(std::slice::from_mut(op)).err().map(Failed::into_error))
+                .map(|op| self.attempt_guarded(std::slice::from_mut(op)).err().map(Failed::into_error))
                 .collect(),
             Err(failed) => vec![Some(failed.into_error()); group.len()],
         }
+    }
+
+    /// A panic costs the command that panicked and the connection, never the thread.
+    fn attempt_guarded(&mut self, group: &mut [Box<dyn Op>]) -> Result<(), Failed> {
+        catch_unwind(AssertUnwindSafe(|| self.attempt(group))).unwrap_or_else(|_| {
+            tracing::error!("the store's writer panicked; its connection is opened again");
+            self.state = None;
+            Err(Failed::Command(StoreError::Unavailable("internal error in the store".to_owned())))
+        })
     }
 
     fn attempt(&mut self, group: &mut [Box<dyn Op>]) -> Result<(), Failed> {
