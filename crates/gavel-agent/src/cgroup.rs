@@ -20,7 +20,10 @@ const OWN_PROCESSES_V2: u32 = 1;
 /// When so much is charged to the group before a command starts, it is page cache of runtimes that
 /// earlier commands were the first to read, and the group is replaced by a fresh one. Dropping the
 /// cache instead would make the next start of that runtime read the disk.
-const STALE: u64 = 6 << 20;
+const STALE: u64 = 8 << 20;
+
+/// The limit follows what is charged beforehand in such steps, so that it is seldom written.
+const STEP: u64 = 1 << 20;
 
 /// What the agent may need on its own while it reads what a command has left.
 const READING: u64 = 32 << 20;
@@ -180,7 +183,7 @@ impl V1 {
             self.memory.replace()?;
             baseline = self.memory.usage()?;
         }
-        self.memory.set_limit(limits.memory + baseline)?;
+        self.memory.set_limit(limits.memory + baseline.next_multiple_of(STEP))?;
         write_number(&self.memory.peak_file, 0, "reset memory.max_usage_in_bytes")?;
         if self.processes != limits.processes {
             write_number(&self.pids_max, (limits.processes + OWN_PROCESSES_V1).into(), "write pids.max")?;
@@ -242,8 +245,6 @@ impl MemoryV1 {
     /// Memory and memory with swap get the same limit: swap would hide use and ruin timing. The
     /// kernel refuses a memory limit above the one with swap, so the order depends on the direction.
     fn set_limit(&mut self, limit: u64) -> Result<(), Failed> {
-        // Whole pages, as the kernel counts.
-        let limit = limit.next_multiple_of(4096);
         if limit == self.limit {
             return Ok(());
         }

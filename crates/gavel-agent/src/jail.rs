@@ -4,38 +4,118 @@
 //! place, and the program's only superior: when the program ends it leaves, and the kernel kills
 //! whatever the program left running. The program is not PID 1, because the kernel protects PID 1
 //! from the default action of signals and `abort()` would not work.
+//!
+//! The init may share its memory with the agent, which goes on meanwhile ([`sys::Memory`]). So nothing
+//! in [`init`] and below allocates: the agent prepares everything in a [`Plan`], and every failure is
+//! named by a text that is there from the start.
 
 use crate::failed::{At, Failed};
-use crate::root::{PROC_DATA, WORK, tmpfs_data};
+use crate::root::{PROC_DATA, tmpfs_data};
 use crate::sys;
 use gavel_agent::wire::{Order, OrderContent, OrderLimits};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
-use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit, setsid};
+use rustix::process::{
+    Gid, Resource, Rlimit, Signal, Uid, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
+};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::SeqCst};
 
 /// Everything a new process needs to know; prepared before it is born.
 pub struct Plan<'a> {
-    pub order: &'a Order<'a>,
-    /// The bytes of the inline files, in order.
-    pub inline: Vec<&'a [u8]>,
-    pub path: CString,
-    pub argv: sys::CStrings,
-    pub env: sys::CStrings,
+    argv: sys::CStrings,
+    env: sys::CStrings,
+    path: CString,
+    files: Vec<Input<'a>>,
+    /// Mount data of /box, /tmp and /dev/shm.
+    tmpfs: [CString; 3],
+    limits: OrderLimits,
+    uid: u32,
+    gid: u32,
+    filter: &'a [sys::Instruction],
+    /// A working directory made beforehand, where its files are wanted afterwards.
+    work: Option<BorrowedFd<'a>>,
+    /// The host's network, where the job may have it.
+    network: Option<BorrowedFd<'a>>,
+    /// Numbers in the table that the init gets a copy of; the agent closes its own meanwhile.
+    stdio: [RawFd; 3],
+}
+
+/// What a plan takes from the agent.
+pub struct Surroundings<'a> {
     pub uid: u32,
     pub gid: u32,
     pub filter: &'a [sys::Instruction],
-    /// A working directory made beforehand, where its files are wanted afterwards.
     pub work: Option<BorrowedFd<'a>>,
-    /// The host's network, where the job may have it.
     pub network: Option<BorrowedFd<'a>>,
-    pub stdio: [BorrowedFd<'a>; 3],
+    pub stdio: [RawFd; 3],
+}
+
+/// A file that is there when the program starts.
+struct Input<'a> {
+    path: CString,
+    /// Directories that it needs, the outer ones first.
+    parents: Vec<CString>,
+    mode: u32,
+    content: Content<'a>,
+}
+
+enum Content<'a> {
+    Bytes(&'a [u8]),
+    /// Path below the directory of shared files.
+    Shared(CString),
+}
+
+impl<'a> Plan<'a> {
+    /// `inline` holds the bytes of the order's inline files, in order.
+    pub fn new(order: &Order<'a>, inline: Vec<&'a [u8]>, around: Surroundings<'a>) -> Result<Self, Failed> {
+        let path = *order.argv.first().ok_or(Errno::INVAL).at("find the program")?;
+        let mut inline = inline.into_iter();
+        let files = order.files.iter().map(|file| {
+            let content = match file.content {
+                OrderContent::Inline(_) => {
+                    Content::Bytes(inline.next().ok_or(Errno::INVAL).at("find a file's content")?)
+                }
+                OrderContent::Shared(from) => Content::Shared(c_string(from)?),
+            };
+            let parents = file.path.match_indices('/').map(|(at, _)| c_string(&file.path[..at]));
+            Ok(Input {
+                path: c_string(file.path)?,
+                parents: parents.collect::<Result<_, _>>()?,
+                mode: if file.executable { 0o755 } else { 0o644 },
+                content,
+            })
+        });
+        let (limits, uid, gid) = (order.limits, around.uid, around.gid);
+        Ok(Self {
+            argv: sys::CStrings::new(order.argv.iter().map(|s| (*s).to_owned())).at("read argv")?,
+            env: sys::CStrings::new(order.env.iter().map(|(k, v)| format!("{k}={v}"))).at("read env")?,
+            path: c_string(path)?,
+            files: files.collect::<Result<_, Failed>>()?,
+            tmpfs: [
+                tmpfs_data(limits.work, limits.inodes, "755", uid, gid),
+                tmpfs_data(limits.tmp, limits.inodes, "1777", 0, 0),
+                tmpfs_data(limits.shm, limits.inodes, "1777", 0, 0),
+            ],
+            limits,
+            uid,
+            gid,
+            filter: around.filter,
+            work: around.work,
+            network: around.network,
+            stdio: around.stdio,
+        })
+    }
+}
+
+fn c_string(text: &str) -> Result<CString, Failed> {
+    CString::new(text).map_err(|_| Errno::INVAL).at("read a path")
 }
 
 const STEP: usize = 96;
@@ -80,7 +160,7 @@ impl Record {
     }
 
     fn fail(&self, failed: &Failed) {
-        let bytes = failed.step.bytes().filter(|b| *b != 0).take(STEP - 1).chain([0]);
+        let bytes = failed.step.bytes().take(STEP - 1).chain([0]);
         for (slot, byte) in self.step.iter().zip(bytes) {
             slot.store(byte, SeqCst);
         }
@@ -98,96 +178,87 @@ impl Record {
     }
 }
 
-/// The life of the init. Never returns.
-pub fn init(plan: &Plan, record: &Record) -> ! {
-    let failed = prepare(plan).and_then(|()| start(plan, record)).and_then(|program| watch(program, record));
-    if let Err(failed) = &failed {
+/// The life of the init; the value is its exit status.
+pub fn init(plan: &Plan, record: &Record) -> i32 {
+    let lived = prepare(plan).and_then(|()| start(plan, record)).and_then(|program| watch(program, record));
+    if let Err(failed) = &lived {
         record.fail(failed);
     }
-    sys::exit_now(i32::from(failed.is_err()))
+    i32::from(lived.is_err())
 }
 
 fn prepare(plan: &Plan) -> Result<(), Failed> {
-    sys::die_with_parent().at("tie the init to the agent")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).at("tie the init to the agent")?;
     close_the_agents(plan)?;
-    mount_proc()?;
-    prefer_as_victim()?;
     if let Some(network) = plan.network {
         sys::join_network(network).at("join the host's network")?;
     }
     let shared = mount_all(plan)?;
     stage(plan, shared.as_ref())?;
-    std::env::set_current_dir(WORK).at("enter the working directory")
+    rustix::process::chdir(c"/box").at("enter the working directory")
 }
 
 /// Closes the agent's ends of pipes: a stdin that the init could still write to would never end.
 fn close_the_agents(plan: &Plan) -> Result<(), Failed> {
-    let others = [plan.work, plan.network].into_iter().flatten();
-    let mut keep: Vec<i32> = plan.stdio.iter().copied().chain(others).map(|fd| fd.as_raw_fd()).collect();
-    sys::close_all_but(&mut keep).at("close the agent's descriptors")
+    let fd = |fd: Option<BorrowedFd>| fd.map_or(-1, |fd| fd.as_raw_fd());
+    let [stdin, stdout, stderr] = plan.stdio;
+    sys::close_all_but(&mut [stdin, stdout, stderr, fd(plan.work), fd(plan.network)])
+        .at("close the agent's descriptors")
 }
 
 /// Mounts what is this job's own. Returns the directory of shared files, which its working directory
 /// now hides from everybody else.
 fn mount_all(plan: &Plan) -> Result<Option<OwnedFd>, Failed> {
-    let limits = &plan.order.limits;
-    let wants_shared = plan.order.files.iter().any(|f| matches!(f.content, OrderContent::Shared(_)));
-    let shared =
-        wants_shared.then(|| open(WORK, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open the shared files"));
-    let shared = shared.transpose()?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    // The agent's /proc belongs to another pid namespace; this one shows the job's processes only.
+    mount(c"proc", c"/proc", c"proc", flags | MountFlags::NOEXEC, Some(PROC_DATA)).at("mount /proc")?;
+    let wants_shared = plan.files.iter().any(|file| matches!(file.content, Content::Shared(_)));
+    let shared =
+        wants_shared.then(|| open(c"/box", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open the shared files"));
+    let shared = shared.transpose()?;
+    let [work, tmp, shm] = plan.tmpfs.each_ref().map(|data| Some(data.as_c_str()));
     match plan.work {
-        Some(work) => move_mount(work, "", CWD, WORK, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("move /box")?,
-        None => {
-            let data = tmpfs_data(limits.work, limits.inodes, "755", plan.uid, plan.gid);
-            mount("box", WORK, "tmpfs", flags, Some(data.as_c_str())).at("mount /box")?;
-        }
+        Some(work) => move_mount(work, c"", CWD, c"/box", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("move /box")?,
+        None => mount(c"box", c"/box", c"tmpfs", flags, work).at("mount /box")?,
     }
-    let data = tmpfs_data(limits.tmp, limits.inodes, "1777", 0, 0);
-    mount("tmp", "/tmp", "tmpfs", flags, Some(data.as_c_str())).at("mount /tmp")?;
-    let data = tmpfs_data(limits.shm, limits.inodes, "1777", 0, 0);
-    mount("shm", "/dev/shm", "tmpfs", flags | MountFlags::NOEXEC, Some(data.as_c_str())).at("mount /dev/shm")?;
+    mount(c"tmp", c"/tmp", c"tmpfs", flags, tmp).at("mount /tmp")?;
+    mount(c"shm", c"/dev/shm", c"tmpfs", flags | MountFlags::NOEXEC, shm).at("mount /dev/shm")?;
     Ok(shared)
 }
 
 fn stage(plan: &Plan, shared: Option<&OwnedFd>) -> Result<(), Failed> {
-    if plan.order.files.is_empty() {
+    if plan.files.is_empty() {
         return Ok(());
     }
-    let work = open(WORK, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open /box")?;
+    let work = open(c"/box", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open /box")?;
     // What the job brings belongs to it. Nothing of it runs yet, so paths mean what they say.
     sys::set_fs_user(plan.uid, plan.gid);
-    let mut inline = plan.inline.iter();
-    for file in &plan.order.files {
-        make_parents(&work, file.path)?;
-        match file.content {
-            OrderContent::Inline(_) => {
-                let content = inline.next().ok_or(Errno::INVAL).at("find the content of a file")?;
-                let mode = if file.executable { 0o755 } else { 0o644 };
-                write_new(&work, file.path, content, mode)?;
-            }
-            OrderContent::Shared(_) => drop(create(&work, file.path, 0o555)?),
+    for file in &plan.files {
+        make_parents(&work, file)?;
+        match &file.content {
+            Content::Bytes(content) => write_new(&work, file, content)?,
+            Content::Shared(_) => drop(create(&work, &file.path, 0o555)?),
         }
     }
     sys::set_fs_user(0, 0);
-    for file in &plan.order.files {
-        if let (OrderContent::Shared(from), Some(shared)) = (file.content.clone(), shared) {
-            share(shared, from, &work, file.path)?;
+    for file in &plan.files {
+        if let (Content::Shared(from), Some(shared)) = (&file.content, shared) {
+            share(shared, from, &work, &file.path)?;
         }
     }
     Ok(())
 }
 
 /// Mounts one shared file, read-only, over the empty one that waits for it.
-fn share(shared: &OwnedFd, from: &str, work: &OwnedFd, to: &str) -> Result<(), Failed> {
+fn share(shared: &OwnedFd, from: &CStr, work: &OwnedFd, to: &CStr) -> Result<(), Failed> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(shared, from, flags).at("take a shared file")?;
-    move_mount(&tree, "", work, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("mount a shared file")
+    move_mount(&tree, c"", work, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("mount a shared file")
 }
 
-fn make_parents(work: &OwnedFd, path: &str) -> Result<(), Failed> {
-    for (at, _) in path.match_indices('/') {
-        match mkdirat(work, &path[..at], Mode::from_raw_mode(0o755)) {
+fn make_parents(work: &OwnedFd, file: &Input) -> Result<(), Failed> {
+    for parent in &file.parents {
+        match mkdirat(work, parent.as_c_str(), Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(e).at("make a directory in /box"),
         }
@@ -195,37 +266,24 @@ fn make_parents(work: &OwnedFd, path: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-fn create(work: &OwnedFd, path: &str, mode: u32) -> Result<OwnedFd, Failed> {
+fn create(work: &OwnedFd, path: &CStr, mode: u32) -> Result<OwnedFd, Failed> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     openat2(work, path, flags, Mode::from_raw_mode(mode), resolve).at("make a file in /box")
 }
 
-fn write_new(work: &OwnedFd, path: &str, mut content: &[u8], mode: u32) -> Result<(), Failed> {
-    let file = create(work, path, mode)?;
+fn write_new(work: &OwnedFd, file: &Input, mut content: &[u8]) -> Result<(), Failed> {
+    let target = create(work, &file.path, file.mode)?;
     while !content.is_empty() {
-        let written = rustix::io::write(&file, content).at("write a file in /box")?;
+        let written = rustix::io::write(&target, content).at("write a file in /box")?;
         content = &content[written..];
     }
     Ok(())
 }
 
-/// The agent's /proc belongs to another pid namespace; this one shows the job's processes only.
-fn mount_proc() -> Result<(), Failed> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("proc", "/proc", "proc", flags, Some(PROC_DATA)).at("mount /proc")
-}
-
-/// When memory runs out, the init or the program goes, never the agent: the job is over either way.
-fn prefer_as_victim() -> Result<(), Failed> {
-    let file =
-        open("/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at("open oom_score_adj")?;
-    rustix::io::write(&file, b"1000").map(drop).at("raise oom_score_adj")
-}
-
 /// Starts the program. The child shares this memory until it is the program.
 fn start(plan: &Plan, record: &Record) -> Result<i32, Failed> {
-    let mut body = || match become_program(plan, record) {
+    let body = || match become_program(plan, record) {
         Ok(never) => match never {},
         Err(failed) => {
             record.fail(&failed);
@@ -234,39 +292,52 @@ fn start(plan: &Plan, record: &Record) -> Result<i32, Failed> {
     };
     record.own_cpu.store(sys::own_cpu(), SeqCst);
     record.started.store(sys::monotonic_now(), SeqCst);
-    sys::vfork(&mut body).at("start the program's process")
+    sys::vfork(&body).at("start the program's process")
 }
 
 /// From the init's child to the program: the order is what keeps it inside.
 fn become_program(plan: &Plan, record: &Record) -> Result<std::convert::Infallible, Failed> {
+    prefer_as_victim()?;
     setsid().at("setsid")?;
-    for (number, stream) in plan.stdio.iter().enumerate() {
-        sys::dup_onto(stream.as_fd(), number as i32).at("set up stdin, stdout and stderr")?;
+    for (number, stream) in plan.stdio.into_iter().enumerate() {
+        sys::dup_onto(stream, number as RawFd).at("set up stdin, stdout and stderr")?;
     }
     sys::close_all_but(&mut []).at("close descriptors")?;
-    sys::default_sigpipe();
-    limit_resources(&plan.order.limits)?;
+    sys::default_action(libc::SIGPIPE).at("reset SIGPIPE")?;
+    limit_resources(&plan.limits)?;
     drop_rights(plan.uid, plan.gid)?;
     // Last, because it forbids what the lines above need.
     sys::install_seccomp(plan.filter).at("install the seccomp filter")?;
     record.own_cpu.fetch_add(sys::thread_cpu(), SeqCst);
-    let errno = sys::execve(&plan.path, &plan.argv, &plan.env);
-    Err(Failed { step: format!("execute {}", plan.path.to_string_lossy()).into(), errno })
+    Err(Failed { step: Cow::Borrowed("execute the program"), errno: sys::execve(&plan.path, &plan.argv, &plan.env) })
+}
+
+/// When memory runs out, the program goes first: never the agent, and the init only after it. Not in
+/// the init: the kernel gives all that share a memory the same score, except a child of vfork.
+fn prefer_as_victim() -> Result<(), Failed> {
+    let file =
+        open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at("open oom_score_adj")?;
+    rustix::io::write(&file, b"1000").map(drop).at("raise oom_score_adj")
 }
 
 fn limit_resources(limits: &OrderLimits) -> Result<(), Failed> {
     let seconds = limits.cpu.div_ceil(1_000_000_000);
     limit(Resource::Stack, limits.stack, limits.stack).at("limit the stack")?;
     limit(Resource::Fsize, limits.file_size, limits.file_size).at("limit the size of files")?;
-    limit(Resource::Nofile, limits.open_files, limits.open_files).at("limit open files")?;
     // Only a second net: the agent counts all processes together and acts first.
     limit(Resource::Cpu, seconds + 1, seconds + 2).at("limit CPU time")
 }
 
 /// Sets a limit for good; where the host's own is lower, that one stands.
 pub fn limit(resource: Resource, current: u64, maximum: u64) -> rustix::io::Result<()> {
-    let host = getrlimit(resource).maximum.unwrap_or(u64::MAX);
-    setrlimit(resource, Rlimit { current: Some(current.min(host)), maximum: Some(maximum.min(host)) })
+    let new = |current, maximum| Rlimit { current: Some(current), maximum: Some(maximum) };
+    match setrlimit(resource, new(current, maximum)) {
+        Err(Errno::PERM) => {
+            let host = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+            setrlimit(resource, new(current.min(host), maximum.min(host)))
+        }
+        other => other,
+    }
 }
 
 fn drop_rights(uid: u32, gid: u32) -> Result<(), Failed> {
@@ -286,7 +357,7 @@ fn drop_rights(uid: u32, gid: u32) -> Result<(), Failed> {
 /// Reaps whatever ends until the program does.
 fn watch(program: i32, record: &Record) -> Result<(), Failed> {
     loop {
-        let waited = sys::wait(-1, 0).at("wait for the program")?;
+        let waited = sys::wait(-1).at("wait for the program")?;
         if waited.pid == program {
             record.status.store(waited.status, SeqCst);
             record.max_rss.store(waited.max_rss, SeqCst);

@@ -8,9 +8,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// A buffer that grew beyond this for one large order is given back afterwards.
-const KEEP: usize = 1 << 20;
-
 pub struct Link {
     input: File,
     output: File,
@@ -57,10 +54,8 @@ impl Link {
         }))
     }
 
-    /// Gives a message's buffer back for the next one.
-    pub fn recycle(&mut self, mut body: Vec<u8>) {
-        body.clear();
-        body.shrink_to(KEEP);
+    /// An empty buffer for the next message.
+    pub fn recycle(&mut self, body: Vec<u8>) {
         self.body = body;
     }
 

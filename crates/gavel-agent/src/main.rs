@@ -14,6 +14,7 @@ mod link;
 mod root;
 mod supervise;
 mod sys;
+mod watch;
 
 use failed::{At, Failed};
 use gavel_agent::wire::{self, Failure, Setup};
@@ -26,9 +27,8 @@ use rustix::thread::{
     set_capabilities_secure_bits, set_no_new_privs,
 };
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use supervise::Agent;
+use supervise::{Agent, Outside};
 
 fn main() -> ExitCode {
     let mut link = match Link::new() {
@@ -41,14 +41,14 @@ fn main() -> ExitCode {
     // A failure before READY is final; the server starts another agent or gives up.
     let prepared = greet(&mut link).and_then(|setup| match setup {
         None => Ok(None),
-        Some(setup) => prepare(&setup).map(|(network, cgroup)| Some((setup, network, cgroup))),
+        Some(setup) => prepare(&setup).map(|outside| Some((setup, outside))),
     });
-    let (setup, network, cgroup) = match prepared {
+    let (setup, outside) = match prepared {
         Ok(Some(prepared)) => prepared,
         Ok(None) => return ExitCode::SUCCESS,
         Err(failed) => return fail(&mut link, &failed, false),
     };
-    match Agent::new(link, &setup, network, cgroup) {
+    match Agent::new(link, &setup, outside) {
         Ok(agent) => serve(agent),
         Err(failed) => {
             eprintln!("gavel-agent: {}: {}", failed.step, failed.errno);
@@ -80,7 +80,9 @@ fn serve(mut agent: Agent) -> ExitCode {
                     // What a failed command left behind is unknown: this agent takes no other.
                     return fail(&mut agent.link, &failed, false);
                 }
-                agent.link.recycle(frame);
+                if let Err(failed) = agent.recycle(frame) {
+                    return fail(&mut agent.link, &failed, false);
+                }
             }
             // Meant for a command that ended while these were on their way.
             Ok(Some(Message::Stdin(_) | Message::Stop)) => {}
@@ -106,7 +108,8 @@ fn fail(link: &mut Link, failed: &Failed, usable: bool) -> ExitCode {
 
 /// Everything that is done once per worker. The order matters: files of the host are opened before it
 /// is out of sight, and privileges are given up last.
-fn prepare(setup: &Setup) -> Result<(Option<OwnedFd>, cgroup::Cgroup), Failed> {
+fn prepare(setup: &Setup) -> Result<Outside, Failed> {
+    rustix::thread::set_name(c"gavel-agent").at("name the agent")?;
     sys::not_dumpable().at("make the agent untraceable")?;
     sys::reset_signals().at("reset signals")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -116,12 +119,9 @@ fn prepare(setup: &Setup) -> Result<(Option<OwnedFd>, cgroup::Cgroup), Failed> {
         protect_from_oom()?;
     }
     let cgroup = cgroup::Cgroup::open(&setup.cgroup)?;
-    let network = match setup.allow_network {
-        false => None,
-        true => Some(
-            open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open the host's network")?,
-        ),
-    };
+    let keep = |path: &'static str, flags| open(path, flags | OFlags::CLOEXEC, Mode::empty()).at(path);
+    let network = if setup.allow_network { Some(keep("/proc/self/ns/net", OFlags::RDONLY)?) } else { None };
+    let clear_refs = keep("/proc/self/clear_refs", OFlags::WRONLY)?;
     // The worker's jobs have this empty network one after another: making one per job costs more than
     // everything else together, and nothing in it outlives the job's processes.
     let namespaces =
@@ -132,7 +132,8 @@ fn prepare(setup: &Setup) -> Result<(Option<OwnedFd>, cgroup::Cgroup), Failed> {
     root::build(setup)?;
     limit_for_good()?;
     give_up_privileges()?;
-    Ok((network, cgroup))
+    sys::install_seccomp(&sys::program(&setup.own_filter)).at("install the agent's seccomp filter")?;
+    Ok(Outside { network, cgroup, clear_refs })
 }
 
 fn enter_user_namespace(setup: &Setup) -> Result<(), Failed> {
@@ -152,6 +153,9 @@ fn protect_from_oom() -> Result<(), Failed> {
     }
 }
 
+/// Enough for every compiler and runtime; the agent itself needs a dozen.
+const OPEN_FILES: u64 = 1024;
+
 /// Resource limits that are the same for every command; they are inherited.
 fn limit_for_good() -> Result<(), Failed> {
     for (resource, value, name) in [
@@ -159,6 +163,7 @@ fn limit_for_good() -> Result<(), Failed> {
         // and no file is made because it is less than a page (core(5)).
         (Resource::Core, 1, "core dumps"),
         (Resource::Memlock, 64 << 10, "locked memory"),
+        (Resource::Nofile, OPEN_FILES, "open files"),
         (Resource::Msgqueue, 0, "message queues"),
         (Resource::Sigpending, 256, "queued signals"),
         (Resource::Nice, 0, "nice"),

@@ -1,83 +1,178 @@
 //! The unsafe corner: system calls that no safe wrapper offers.
+//!
+//! What runs between the birth of a process and its program may share its memory with the agent, which
+//! goes on meanwhile. There nothing may allocate, and `errno` belongs to two: calls made there go
+//! straight to the kernel, here by [`raw`] and elsewhere by rustix, which does the same.
 
 #![allow(unsafe_code)]
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the agent's system calls and its seccomp policy are written for x86-64 only");
+
 use rustix::io::{Errno, Result};
 use std::ffi::{CStr, CString, c_void};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+/// One system call, without the C library's `errno`.
+///
+/// # Safety
+/// As the call itself demands.
+unsafe fn raw(number: libc::c_long, args: [usize; 5]) -> Result<usize> {
+    let result: isize;
+    // SAFETY: the kernel's calling convention for x86-64: number and result in rax, arguments in rdi,
+    // rsi, rdx, r10 and r8; rcx and r11 are overwritten. What the call does is the caller's business.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    if (-4095..0).contains(&result) { Err(Errno::from_raw_os_error(-result as i32)) } else { Ok(result as usize) }
+}
+
+/// For calls of the C library, made by the agent when nobody shares its memory.
 fn check(result: libc::c_long) -> Result<libc::c_long> {
-    if result < 0 { Err(Errno::from_raw_os_error(errno())) } else { Ok(result) }
+    if result >= 0 { Ok(result) } else { Err(last_errno()) }
 }
 
-fn errno() -> i32 {
-    // SAFETY: the location is this thread's own and always valid.
-    unsafe { *libc::__errno_location() }
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
-/// Which side of a [`fork`] this is.
-pub enum Fork {
-    Child,
-    Parent { pid: i32, pidfd: OwnedFd },
+/// A stack for a process that shares this memory.
+#[repr(align(64))]
+struct Stack(std::cell::UnsafeCell<[u8; STACK]>);
+
+const STACK: usize = 64 << 10;
+
+// SAFETY: the agent has one thread and runs one command at a time, so each stack has one user: the
+// init of that command, and the process that becomes its program.
+unsafe impl Sync for Stack {}
+
+static INIT_STACK: Stack = Stack(std::cell::UnsafeCell::new([0; STACK]));
+static PROGRAM_STACK: Stack = Stack(std::cell::UnsafeCell::new([0; STACK]));
+
+impl Stack {
+    fn top(&self) -> *mut c_void {
+        // SAFETY: one past the end of the array, aligned to 64 bytes; a stack grows down from there.
+        unsafe { self.0.get().cast::<u8>().add(STACK).cast() }
+    }
+}
+
+extern "C" fn enter<F: Fn() -> i32>(body: *mut c_void) -> libc::c_int {
+    // SAFETY: `body` is the pointer that `Process::start` or `vfork` handed to clone; both see to it
+    // that what it points to outlives this process.
+    let body = unsafe { &*body.cast::<F>() };
+    exit_now(body())
+}
+
+/// How a process comes by its memory.
+pub enum Memory<'fd> {
+    /// It shares the agent's: nothing is copied, which is most of what a fork costs.
+    Shared,
+    /// It gets a copy, and is born inside a cgroup. Where the kernel ends a whole group when memory
+    /// runs out, it ends whoever shares memory with the group, too; that must not be the agent.
+    Copied(BorrowedFd<'fd>),
+}
+
+/// A child in new namespaces. Dropping it kills it and waits for it.
+pub struct Process<'a> {
+    pid: i32,
+    pidfd: OwnedFd,
+    reaped: bool,
+    // The child may run on what `body` borrows for as long as it lives.
+    _body: PhantomData<&'a ()>,
 }
 
 /// clone3(2); the constant of the same name in libc does not fit its type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// `clone3` without shared memory: like fork, with namespaces, a pidfd, and on version 2 hosts the
-/// child born inside its cgroup.
-pub fn fork(namespaces: libc::c_int, cgroup: Option<BorrowedFd>) -> Result<Fork> {
+impl<'a> Process<'a> {
+    /// Runs `body` in a new process; what it returns becomes the exit status.
+    pub fn start<F: Fn() -> i32>(body: &'a F, namespaces: libc::c_int, memory: Memory) -> Result<Self> {
+        let (pid, pidfd) = match memory {
+            Memory::Shared => share(body, namespaces)?,
+            Memory::Copied(cgroup) => copy(body, namespaces, cgroup)?,
+        };
+        // SAFETY: the call succeeded, so the kernel has made a new descriptor that nobody else owns.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Self { pid, pidfd, reaped: false, _body: PhantomData })
+    }
+
+    /// Readable when the process has ended.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub fn kill(&self) {
+        // It can only have ended already, which is what is wanted.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+    }
+
+    pub fn wait(&mut self) -> Result<Waited> {
+        let waited = wait(self.pid)?;
+        self.reaped = true;
+        Ok(waited)
+    }
+}
+
+impl Drop for Process<'_> {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            // Only after this is nobody left who uses what the body borrows.
+            let _ = self.wait();
+        }
+    }
+}
+
+fn share<F: Fn() -> i32>(body: &F, namespaces: libc::c_int) -> Result<(i32, libc::c_int)> {
+    let mut pidfd: libc::c_int = -1;
+    let flags = namespaces | libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let arg = ptr::from_ref(body).cast_mut().cast();
+    // SAFETY: `enter` matches the type behind `arg`, which lives until the process is waited for. The
+    // stack is the init's own, and the one before it is dead. Without CLONE_VFORK both sides run at
+    // once, so the child's code neither allocates nor uses errno; this file's head says so.
+    let pid = unsafe { libc::clone(enter::<F>, INIT_STACK.top(), flags, arg, &raw mut pidfd) };
+    Ok((check(pid.into())? as i32, pidfd))
+}
+
+fn copy<F: Fn() -> i32>(body: &F, namespaces: libc::c_int, cgroup: BorrowedFd) -> Result<(i32, libc::c_int)> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: all-zero is the documented empty state of this plain struct.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = namespaces as u64 | libc::CLONE_PIDFD as u64;
+    args.flags = namespaces as u64 | libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP;
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    if let Some(group) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = group.as_raw_fd() as u64;
-    }
+    args.cgroup = cgroup.as_raw_fd() as u64;
     // SAFETY: no CLONE_VM and no stack are given, so the child continues on its own copy of this
     // stack. The agent has one thread, so no lock can be held by a thread that the child lacks.
     // `pidfd` outlives the call, and the kernel writes it only in the parent.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
-        return Ok(Fork::Child);
+        exit_now(body());
     }
-    // SAFETY: the call succeeded, so the kernel has put a new descriptor here that nobody else owns.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Fork::Parent { pid: pid as i32, pidfd })
+    Ok((pid as i32, pidfd))
 }
 
-const CHILD_STACK: usize = 128 << 10;
-
-#[repr(align(64))]
-struct Stack(std::cell::UnsafeCell<[u8; CHILD_STACK]>);
-
-// SAFETY: the agent has one thread; the only other user is the suspended-parent child below.
-unsafe impl Sync for Stack {}
-
-static STACK: Stack = Stack(std::cell::UnsafeCell::new([0; CHILD_STACK]));
-
 /// Runs `body` in a child that shares this memory while the caller is suspended, until the child
-/// executes a program or exits: no page table is copied. `body` returns only if it failed; its value
-/// becomes the exit status, so it must report by other means first.
-pub fn vfork<F: FnMut() -> i32>(body: &mut F) -> Result<i32> {
-    extern "C" fn enter<F: FnMut() -> i32>(body: *mut c_void) -> libc::c_int {
-        // SAFETY: `body` is the pointer given to clone below; the caller is suspended and keeps it alive.
-        let body = unsafe { &mut *body.cast::<F>() };
-        let status = body();
-        // SAFETY: leaves at once, running no destructors or exit handlers of the shared memory.
-        unsafe { libc::_exit(status) }
-    }
-    // SAFETY: the top of a static, 64-byte aligned array; the stack grows down into it. Only one such
-    // child exists at a time because CLONE_VFORK suspends the caller.
-    let top = unsafe { STACK.0.get().cast::<u8>().add(CHILD_STACK) };
+/// executes a program or exits. `body` returns only if it failed; its value becomes the exit status.
+pub fn vfork<F: Fn() -> i32>(body: &F) -> Result<i32> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: `enter` matches the type behind `body`, and CLONE_VFORK keeps this frame alive for as
-    // long as the child uses it.
-    let pid = unsafe { libc::clone(enter::<F>, top.cast(), flags, ptr::from_mut(body).cast()) };
+    let arg = ptr::from_ref(body).cast_mut().cast();
+    // SAFETY: `enter` matches the type behind `arg`, and CLONE_VFORK keeps this frame alive for as long
+    // as the child uses it. Its stack has no other user: the program before it was executed long ago.
+    let pid = unsafe { libc::clone(enter::<F>, PROGRAM_STACK.top(), flags, arg) };
     check(pid.into()).map(|pid| pid as i32)
 }
 
@@ -98,17 +193,20 @@ impl CStrings {
 
 /// Replaces this process; returns only an error.
 pub fn execve(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
+    let args = [path.as_ptr() as usize, argv.pointers.as_ptr() as usize, env.pointers.as_ptr() as usize, 0, 0];
     // SAFETY: three valid NUL-terminated arguments; both lists end with a null pointer.
-    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
-    Errno::from_raw_os_error(errno())
+    match unsafe { raw(libc::SYS_execve, args) } {
+        Err(errno) => errno,
+        Ok(_) => Errno::IO,
+    }
 }
 
 pub fn exit_now(status: i32) -> ! {
-    // SAFETY: always sound; skips exit handlers, which belong to the process that was copied.
+    // SAFETY: always sound; skips exit handlers, which belong to the agent.
     unsafe { libc::_exit(status) }
 }
 
-/// Closes every descriptor from 3 on but these.
+/// Closes every descriptor from 3 on but these, which are sorted here.
 pub fn close_all_but(keep: &mut [i32]) -> Result<()> {
     keep.sort_unstable();
     let mut first = 3;
@@ -123,57 +221,54 @@ fn close_range(first: i32, last: i32) -> Result<()> {
     if first > last {
         return Ok(());
     }
-    // SAFETY: closes descriptors that this process, a fresh copy of the agent, does not use; their
-    // owners are never dropped in it, because it ends by exec or exit.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+    // SAFETY: closes descriptors of a process whose table is its own copy; their owners are never
+    // dropped in it, because it ends by exec or exit.
+    unsafe { raw(libc::SYS_close_range, [first as usize, last as usize, 0, 0, 0]) }.map(drop)
 }
+
+/// Makes `to`, one of 0, 1 and 2, the same open file as `from`, kept across exec.
+pub fn dup_onto(from: RawFd, to: RawFd) -> Result<()> {
+    // SAFETY: plain numbers of a process that is about to execute; nobody owns its 0, 1 and 2.
+    unsafe { raw(libc::SYS_dup2, [from as usize, to as usize, 0, 0, 0]) }.map(drop)
+}
+
+/// Size of the kernel's signal set.
+const SIGNAL_SET: usize = 8;
 
 /// Whatever this process inherited: every signal gets its default action, and none is blocked. Both
 /// would survive exec. Only SIGPIPE stays ignored: the agent writes to pipes that jobs close.
 pub fn reset_signals() -> Result<()> {
-    // The kernel's own structs: the C library keeps two real-time signals to itself.
-    const SET: usize = 8;
-    let default = [0u64; 4];
     for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE].contains(signal)) {
-        // SAFETY: all-zero is the default action with no flags; the old one is not asked for.
-        check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), SET) })?;
+        default_action(signal)?;
     }
     let none = 0u64;
+    let args = [libc::SIG_SETMASK as usize, &raw const none as usize, 0, SIGNAL_SET, 0];
     // SAFETY: an empty set of the size given; the old one is not asked for.
-    let result =
-        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, ptr::null::<u64>(), SET) };
-    check(result).map(drop)
+    unsafe { raw(libc::SYS_rt_sigprocmask, args) }.map(drop)
 }
 
-/// Makes `to` a copy of `from`, inherited by programs, even where both are the same number.
-pub fn dup_onto(from: BorrowedFd, to: i32) -> Result<()> {
-    // SAFETY: both are plain numbers for the kernel; `to` is 0, 1 or 2 of a process about to execute.
-    let result = unsafe {
-        if from.as_raw_fd() == to { libc::fcntl(to, libc::F_SETFD, 0) } else { libc::dup2(from.as_raw_fd(), to) }
-    };
-    check(result.into()).map(drop)
+/// By the kernel's own struct: the C library keeps two real-time signals to itself.
+pub fn default_action(signal: i32) -> Result<()> {
+    let default = [0u64; 4];
+    let args = [signal as usize, default.as_ptr() as usize, 0, SIGNAL_SET, 0];
+    // SAFETY: all-zero is the default action with no flags; the old one is not asked for.
+    unsafe { raw(libc::SYS_rt_sigaction, args) }.map(drop)
 }
 
 /// One instruction of classic BPF.
 pub type Instruction = libc::sock_filter;
 
+/// A filter as it came over the wire.
+pub fn program(filter: &[(u16, u8, u8, u32)]) -> Vec<Instruction> {
+    filter.iter().map(|&(code, jt, jf, k)| Instruction { code, jt, jf, k }).collect()
+}
+
 /// Binds the filter to this process and all that come from it.
 pub fn install_seccomp(filter: &[Instruction]) -> Result<()> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    let args = [libc::SECCOMP_SET_MODE_FILTER as usize, 0, &raw const program as usize, 0, 0];
     // SAFETY: `program` points to `len` instructions; the kernel copies and verifies them.
-    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) }).map(drop)
-}
-
-/// Default action for the signal that Rust ignores; ignored signals survive exec.
-pub fn default_sigpipe() {
-    // SAFETY: SIG_DFL is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-}
-
-/// The kernel kills this process when its parent ends.
-pub fn die_with_parent() -> Result<()> {
-    // SAFETY: plain numbers.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }.into()).map(drop)
+    unsafe { raw(libc::SYS_seccomp, args) }.map(drop)
 }
 
 /// Nobody may trace this process or read its memory through /proc.
@@ -186,8 +281,8 @@ pub fn not_dumpable() -> Result<()> {
 pub fn set_fs_user(uid: u32, gid: u32) {
     // SAFETY: plain numbers. Both calls return the old value and cannot report an error.
     unsafe {
-        libc::setfsgid(gid);
-        libc::setfsuid(uid);
+        let _ = raw(libc::SYS_setfsgid, [gid as usize, 0, 0, 0, 0]);
+        let _ = raw(libc::SYS_setfsuid, [uid as usize, 0, 0, 0, 0]);
     }
 }
 
@@ -202,13 +297,14 @@ pub struct Waited {
 }
 
 /// Waits for one child (-1: any).
-pub fn wait(pid: i32, flags: libc::c_int) -> Result<Waited> {
-    let mut status = 0;
+pub fn wait(pid: i32) -> Result<Waited> {
+    let mut status = 0i32;
     // SAFETY: all-zero is a valid rusage.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let args = [pid as usize, &raw mut status as usize, 0, &raw mut usage as usize, 0];
     loop {
         // SAFETY: both out-pointers are valid for the call.
-        match check(unsafe { libc::wait4(pid, &raw mut status, flags, &raw mut usage) }.into()) {
+        match unsafe { raw(libc::SYS_wait4, args) } {
             Ok(pid) => {
                 let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
                 let cpu = (micros(usage.ru_utime) + micros(usage.ru_stime)) * 1000;
@@ -220,7 +316,7 @@ pub fn wait(pid: i32, flags: libc::c_int) -> Result<Waited> {
     }
 }
 
-/// A record that a process and its forked children both see.
+/// A record that the agent and its children both see, copied memory or not.
 pub struct Shared<T: 'static>(&'static T);
 
 impl<T: Sync + Default> Shared<T> {
@@ -230,7 +326,7 @@ impl<T: Sync + Default> Shared<T> {
         // SAFETY: a fresh anonymous mapping, large enough and page aligned; never unmapped.
         let at = unsafe { libc::mmap(ptr::null_mut(), size_of::<T>(), protection, flags, -1, 0) };
         if at == libc::MAP_FAILED {
-            return Err(Errno::from_raw_os_error(errno()));
+            return Err(last_errno());
         }
         // SAFETY: as above; initialised before a reference is made.
         unsafe {

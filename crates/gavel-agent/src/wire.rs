@@ -66,8 +66,10 @@ pub struct Setup {
     /// Started without privileges: build everything in a user namespace.
     pub rootless: bool,
     pub cgroup: Cgroup,
-    /// Classic BPF program, as the kernel's `struct sock_filter` lays it out.
-    pub seccomp: Vec<(u16, u8, u8, u32)>,
+    /// Seccomp filters in classic BPF, as the kernel's `struct sock_filter` lays it out: the one that the
+    /// agent puts itself under, and the one that each job gets on top.
+    pub own_filter: Vec<(u16, u8, u8, u32)>,
+    pub job_filter: Vec<(u16, u8, u8, u32)>,
     pub allow_network: bool,
 }
 
@@ -132,7 +134,6 @@ pub struct OrderLimits {
     pub processes: u32,
     pub output: u64,
     pub file_size: u64,
-    pub open_files: u64,
     pub work: u64,
     pub tmp: u64,
     pub shm: u64,

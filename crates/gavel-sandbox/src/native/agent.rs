@@ -29,8 +29,6 @@ const GRACE: Duration = Duration::from_secs(15);
 /// Largest frame an agent may send.
 const MAX_FRAME: usize = PIECE + 4096;
 
-const OPEN_FILES: u64 = 1024;
-
 /// The program in memory that nobody can change, ready to be executed.
 pub fn program() -> Result<OwnedFd, Fault> {
     let step = "put the agent into memory";
@@ -282,7 +280,6 @@ fn order<'a>(command: &'a Command) -> Order<'a> {
             processes: limits.processes,
             output: limits.output.0,
             file_size: limits.file_size.0,
-            open_files: OPEN_FILES,
             work: scratch.work.0,
             tmp: scratch.tmp.0,
             shm: scratch.shm.0,

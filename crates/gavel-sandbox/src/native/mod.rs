@@ -45,7 +45,7 @@ pub struct Native {
     options: NativeOptions,
     hierarchy: Arc<Hierarchy>,
     program: OwnedFd,
-    filter: Vec<seccomp::Instruction>,
+    filters: seccomp::Filters,
 }
 
 impl Native {
@@ -67,7 +67,7 @@ impl Native {
         if let Err(e) = hierarchy.remove_orphans() {
             tracing::warn!(error = %e, "cannot remove cgroups of servers that are gone");
         }
-        Ok(Self { hierarchy: Arc::new(hierarchy), program: agent::program()?, filter: seccomp::filter()?, options })
+        Ok(Self { hierarchy: Arc::new(hierarchy), program: agent::program()?, filters: seccomp::filters()?, options })
     }
 
     /// How resources are limited here, for people.
@@ -90,7 +90,8 @@ impl Native {
             gid: id,
             rootless,
             cgroup: self.hierarchy.plan(slot),
-            seccomp: self.filter.clone(),
+            own_filter: self.filters.early.clone(),
+            job_filter: self.filters.late.clone(),
             allow_network: self.options.allow_network,
         };
         host::describe(&mut setup);

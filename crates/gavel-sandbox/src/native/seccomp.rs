@@ -26,6 +26,9 @@ struct Policy {
 struct Rule {
     why: String,
     errno: String,
+    /// Only for jobs, not for the agent.
+    #[serde(default)]
+    late: bool,
     calls: Vec<String>,
     when: Option<When>,
 }
@@ -65,17 +68,29 @@ const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 /// Numbers with this bit are the x32 ABI's.
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Compiles the policy.
-pub fn filter() -> Result<Vec<Instruction>, Fault> {
-    compile(POLICY).map_err(|cause| Fault::new("compile the seccomp policy", cause))
+/// The policy as programs.
+#[derive(Debug, Clone)]
+pub struct Filters {
+    /// For the agent and everything that comes from it.
+    pub early: Vec<Instruction>,
+    /// For jobs, on top of that.
+    pub late: Vec<Instruction>,
 }
 
-fn compile(text: &str) -> Result<Vec<Instruction>, String> {
+pub fn filters() -> Result<Filters, Fault> {
+    let compile = |late| compile(POLICY, late).map_err(|cause| Fault::new("compile the seccomp policy", cause));
+    Ok(Filters { early: compile(false)?, late: compile(true)? })
+}
+
+fn compile(text: &str, late: bool) -> Result<Vec<Instruction>, String> {
     let policy: Policy = toml::from_str(text).map_err(|e| e.to_string())?;
     let mut calls: BTreeMap<u32, Checks> = BTreeMap::new();
     for rule in &policy.rule {
         if rule.why.trim().is_empty() {
             return Err(format!("the rule for {:?} gives no reason", rule.calls));
+        }
+        if rule.late != late {
+            continue;
         }
         let errno = errno(&rule.errno).ok_or_else(|| format!("unknown errno {:?}", rule.errno))?;
         for name in &rule.calls {
@@ -292,8 +307,16 @@ mod tests {
         panic!("the program does not end");
     }
 
+    /// What both filters together do: the kernel takes the stricter answer, which is the lower number
+    /// once the kills, the highest ones, are seen as negative (seccomp_run_filters).
+    fn decide_both(arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        let Filters { early, late } = filters().unwrap();
+        let (early, late) = (decide(&early, arch, number, args), decide(&late, arch, number, args));
+        if (early as i32) < (late as i32) { early } else { late }
+    }
+
     fn call(name: &str, args: [u64; 6]) -> u32 {
-        decide(&filter().unwrap(), ARCH, number(name).unwrap(), args)
+        decide_both(ARCH, number(name).unwrap(), args)
     }
 
     const fn refused(errno: i32) -> u32 {
@@ -302,7 +325,6 @@ mod tests {
 
     #[test]
     fn every_unconditional_rule_refuses_and_every_other_call_passes() {
-        let program = filter().unwrap();
         let policy: Policy = toml::from_str(POLICY).unwrap();
         let mut mentioned = Vec::new();
         for rule in &policy.rule {
@@ -310,25 +332,23 @@ mod tests {
                 let number = number(name).unwrap();
                 mentioned.push(number);
                 if rule.when.is_none() {
-                    assert_eq!(
-                        decide(&program, ARCH, number, [0; 6]),
-                        RET_ERRNO | errno(&rule.errno).unwrap(),
-                        "{name}"
-                    );
+                    assert_eq!(decide_both(ARCH, number, [0; 6]), RET_ERRNO | errno(&rule.errno).unwrap(), "{name}");
                 }
             }
         }
         for number in (0..1000).filter(|n| !mentioned.contains(n)) {
-            assert_eq!(decide(&program, ARCH, number, [u64::MAX; 6]), RET_ALLOW, "{number}");
+            assert_eq!(decide_both(ARCH, number, [u64::MAX; 6]), RET_ALLOW, "{number}");
         }
     }
 
     #[test]
     fn foreign_architectures_are_killed() {
-        let program = filter().unwrap();
         const AUDIT_ARCH_I386: u32 = 0x4000_0003;
-        assert_eq!(decide(&program, AUDIT_ARCH_I386, 102, [0; 6]), RET_KILL_PROCESS);
-        assert_eq!(decide(&program, ARCH, X32_BIT | 1, [0; 6]), RET_KILL_PROCESS);
+        let Filters { early, late } = filters().unwrap();
+        for program in [early, late] {
+            assert_eq!(decide(&program, AUDIT_ARCH_I386, 102, [0; 6]), RET_KILL_PROCESS);
+            assert_eq!(decide(&program, ARCH, X32_BIT | 1, [0; 6]), RET_KILL_PROCESS);
+        }
     }
 
     #[test]
@@ -358,9 +378,18 @@ mod tests {
     }
 
     #[test]
-    fn the_path_to_any_call_is_short() {
-        let program = filter().unwrap();
-        assert!(program.len() < 600, "{} instructions", program.len());
+    fn what_is_installed_for_each_job_is_short() {
+        let late = filters().unwrap().late;
+        assert!(late.len() < 70, "{} instructions", late.len());
+    }
+
+    #[test]
+    fn the_agent_may_do_what_it_must() {
+        let early = filters().unwrap().early;
+        for name in ["clone3", "mount", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "setns", "umount2"]
+        {
+            assert_eq!(decide(&early, ARCH, number(name).unwrap(), [0; 6]), RET_ALLOW, "{name}");
+        }
     }
 
     #[test]
@@ -371,7 +400,7 @@ mod tests {
             ("[[rule]]\nwhy=''\nerrno='EPERM'\ncalls=['mount']", "no reason"),
             ("[[rule]]\nwhy='x'\nerrno='EPERM'\ncalls=['mount']\nwhen={arg=0}", "exactly one"),
         ] {
-            assert!(compile(text).unwrap_err().contains(what), "{text}");
+            assert!(compile(text, false).unwrap_err().contains(what), "{text}");
         }
     }
 }

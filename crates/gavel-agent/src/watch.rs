@@ -1,0 +1,254 @@
+//! A command while it runs: its streams, its deadlines, and its end.
+
+use crate::cgroup::Start;
+use crate::failed::{At, Failed};
+use crate::feed::Feeder;
+use crate::link::{Link, Message};
+use crate::supervise::Tools;
+use crate::sys::{self, Process};
+use gavel_agent::wire::{self, Order, OrderLimits, Stop};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::SeqCst;
+
+/// The CPU clock of a command is looked at no more often than this; a command may therefore run over
+/// its CPU limit by so much times the number of processors. The verdict uses the exact figure.
+const CPU_CHECK: u64 = 2_000_000;
+
+/// How a command ended, as seen from outside. Times in nanoseconds, monotonic.
+pub struct Ending {
+    pub stopped: Option<Stop>,
+    /// stdout and stderr.
+    pub truncated: [bool; 2],
+    pub born: u64,
+    pub gone: u64,
+    /// CPU time of the init and everything that was waited for.
+    pub waited_cpu: u64,
+}
+
+/// stdout and stderr of a command, at our end.
+pub struct Streams([Stream; 2]);
+
+struct Stream {
+    pipe: Option<OwnedFd>,
+    kind: u8,
+    /// Bytes that may still be passed on.
+    left: u64,
+    truncated: bool,
+}
+
+impl Streams {
+    /// Our ends, and the job's: stdin, stdout and stderr.
+    pub fn new(feeder: &mut Feeder, order: &Order) -> Result<(Self, [OwnedFd; 3]), Failed> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).at("make a pipe");
+        let stdin = feeder.read.take().ok_or(Errno::BADF).at("open stdin")?;
+        let (out_read, out_write) = pipe()?;
+        let (err_read, err_write) = if order.stderr_to_stdout {
+            (None, sys::duplicate(&out_write).at("join stderr to stdout")?)
+        } else {
+            let (read, write) = pipe()?;
+            (Some(read), write)
+        };
+        let stream = |pipe, kind| Stream { pipe, kind, left: order.limits.output, truncated: false };
+        let streams = Self([stream(Some(out_read), wire::STDOUT), stream(err_read, wire::STDERR)]);
+        Ok((streams, [stdin, out_write, err_write]))
+    }
+}
+
+pub struct Watch<'a> {
+    link: &'a mut Link,
+    tools: &'a Tools,
+    limits: OrderLimits,
+    start: &'a Start,
+    feeder: Feeder,
+    streams: [Stream; 2],
+    /// Beyond the output limit: throw away, instead of stopping the command.
+    discard: bool,
+    born: u64,
+    stopped: Option<Stop>,
+    killed: bool,
+}
+
+/// Whom a poll woke us for.
+struct Ready {
+    server: bool,
+    ended: bool,
+    timer: bool,
+    oom: bool,
+    streams: [bool; 2],
+    stdin: bool,
+}
+
+impl<'a> Watch<'a> {
+    pub fn new(
+        link: &'a mut Link,
+        tools: &'a Tools,
+        order: &Order,
+        start: &'a Start,
+        feeder: Feeder,
+        streams: Streams,
+    ) -> Self {
+        Self {
+            link,
+            tools,
+            limits: order.limits,
+            start,
+            feeder,
+            streams: streams.0,
+            discard: order.discard_output,
+            born: sys::monotonic_now(),
+            stopped: None,
+            killed: false,
+        }
+    }
+
+    pub fn until_the_end(mut self, init: &mut Process) -> Result<Ending, Failed> {
+        let soonest = (self.limits.cpu / self.tools.processors).max(CPU_CHECK);
+        arm(&self.tools.timer, soonest.min(self.limits.wall))?;
+        loop {
+            let ready = self.poll(init)?;
+            for at in 0..2 {
+                if ready.streams[at] {
+                    self.forward(at, init)?;
+                }
+            }
+            if ready.ended {
+                break;
+            }
+            if ready.stdin {
+                let done = self.feeder.feed()?;
+                self.link.send_taken(done)?;
+            }
+            if ready.server {
+                self.listen(init)?;
+            }
+            if ready.oom && self.tools.cgroup.saw_oom(self.start)? {
+                self.kill(init);
+            }
+            if ready.timer {
+                self.check_time(init)?;
+            }
+        }
+        let waited = init.wait().at("wait for the init")?;
+        let gone = sys::monotonic_now();
+        // Every writer is dead, so both pipes end.
+        for at in 0..2 {
+            while self.streams[at].pipe.is_some() {
+                self.forward(at, init)?;
+            }
+        }
+        let truncated = [self.streams[0].truncated, self.streams[1].truncated];
+        Ok(Ending { stopped: self.stopped, truncated, born: self.born, gone, waited_cpu: waited.cpu })
+    }
+
+    /// Waits until something happens, and says what.
+    fn poll(&self, init: &Process) -> Result<Ready, Failed> {
+        let stream = |at: usize| self.streams[at].pipe.as_ref().map(|pipe| (pipe.as_fd(), PollFlags::IN));
+        let wanted: [Option<(BorrowedFd, PollFlags)>; 7] = [
+            Some((self.link.input(), PollFlags::IN)),
+            Some((init.bell(), PollFlags::IN)),
+            Some((self.tools.timer.as_fd(), PollFlags::IN)),
+            self.tools.cgroup.oom_bell().map(|bell| (bell, PollFlags::IN)),
+            stream(0),
+            stream(1),
+            self.feeder.wants_to_write().map(|pipe| (pipe.as_fd(), PollFlags::OUT)),
+        ];
+        let mut fds: Vec<PollFd> =
+            wanted.iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        while let Err(e) = poll(&mut fds, None) {
+            if e != Errno::INTR {
+                return Err(e).at("poll");
+            }
+        }
+        let mut events = fds.iter().map(|fd| !fd.revents().is_empty());
+        let [server, ended, timer, oom, stdout, stderr, stdin] =
+            wanted.map(|entry| entry.is_some() && events.next() == Some(true));
+        Ok(Ready { server, ended, timer, oom, streams: [stdout, stderr], stdin })
+    }
+
+    /// Passes on what the program wrote, up to the limit.
+    fn forward(&mut self, at: usize, init: &Process) -> Result<(), Failed> {
+        let stream = &mut self.streams[at];
+        let Some(pipe) = &stream.pipe else { return Ok(()) };
+        let got = self.link.read_output(pipe)?;
+        if got == 0 {
+            stream.pipe = None;
+            return Ok(());
+        }
+        let keep = (got as u64).min(stream.left);
+        stream.left -= keep;
+        self.link.send_output(stream.kind, keep as usize)?;
+        if keep < got as u64 {
+            stream.truncated = true;
+            if !self.discard {
+                self.stop(Stop::Output, init);
+            }
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, init: &Process) -> Result<(), Failed> {
+        match self.link.receive()? {
+            Some(Message::Stdin(piece)) => {
+                let dropped = self.feeder.add(piece);
+                self.link.send_taken(dropped)?;
+            }
+            Some(Message::Stop) => self.stop(Stop::Cancelled, init),
+            Some(_) => return Err(Errno::PROTO).at("understand the server"),
+            // Nobody waits for this any more. The init dies with us, and all of the job with it.
+            None => sys::exit_now(0),
+        }
+        Ok(())
+    }
+
+    fn check_time(&mut self, init: &Process) -> Result<(), Failed> {
+        let mut expirations = [0u8; 8];
+        match rustix::io::read(&self.tools.timer, &mut expirations) {
+            Ok(_) | Err(Errno::AGAIN) => {}
+            Err(e) => return Err(e).at("read the timer"),
+        }
+        let record = &self.tools.record;
+        let began = match record.started.load(SeqCst) {
+            0 => self.born,
+            started => started,
+        };
+        let wall = sys::monotonic_now().saturating_sub(began);
+        if wall >= self.limits.wall {
+            self.stop(Stop::WallTime, init);
+            return Ok(());
+        }
+        let used = self.tools.cgroup.cpu(self.start)?.saturating_sub(record.own_cpu.load(SeqCst));
+        if used > self.limits.cpu {
+            self.stop(Stop::CpuTime, init);
+            return Ok(());
+        }
+        // The earliest moment at which either limit can be reached: all processors busy from now on.
+        let soonest = ((self.limits.cpu - used) / self.tools.processors).max(CPU_CHECK);
+        arm(&self.tools.timer, soonest.min(self.limits.wall - wall))
+    }
+
+    fn stop(&mut self, why: Stop, init: &Process) {
+        self.stopped.get_or_insert(why);
+        self.kill(init);
+    }
+
+    /// Kills the init; the kernel kills every process of its namespace with it.
+    fn kill(&mut self, init: &Process) {
+        if !self.killed {
+            self.killed = true;
+            init.kill();
+        }
+    }
+}
+
+/// Rings the timer once, this many nanoseconds from now.
+fn arm(timer: &OwnedFd, after: u64) -> Result<(), Failed> {
+    let after = after.max(1);
+    let value = Timespec { tv_sec: (after / 1_000_000_000) as i64, tv_nsec: (after % 1_000_000_000) as i64 };
+    let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let setting = Itimerspec { it_interval: once, it_value: value };
+    timerfd_settime(timer, TimerfdTimerFlags::empty(), &setting).map(drop).at("set the timer")
+}
