@@ -45,6 +45,7 @@ pub struct Plan<'a> {
     network: Option<BorrowedFd<'a>>,
     /// Numbers in the table that the init gets a copy of; the agent closes its own meanwhile.
     stdio: [RawFd; 3],
+    own_memory: bool,
 }
 
 /// What a plan takes from the agent.
@@ -55,6 +56,8 @@ pub struct Surroundings<'a> {
     pub work: Option<BorrowedFd<'a>>,
     pub network: Option<BorrowedFd<'a>>,
     pub stdio: [RawFd; 3],
+    /// The init has a memory of its own ([`sys::Memory::Copied`]).
+    pub own_memory: bool,
 }
 
 /// A file that is there when the program starts.
@@ -99,9 +102,9 @@ impl<'a> Plan<'a> {
             path: c_string(path)?,
             files: files.collect::<Result<_, Failed>>()?,
             tmpfs: [
-                tmpfs_data(limits.work, limits.inodes, "755", uid, gid),
-                tmpfs_data(limits.tmp, limits.inodes, "1777", 0, 0),
-                tmpfs_data(limits.shm, limits.inodes, "1777", 0, 0),
+                tmpfs_data(limits.work, limits.inodes, "755", (uid, gid)),
+                tmpfs_data(limits.tmp, limits.inodes, "1777", (uid, gid)),
+                tmpfs_data(limits.shm, limits.inodes, "1777", (uid, gid)),
             ],
             limits,
             uid,
@@ -110,6 +113,7 @@ impl<'a> Plan<'a> {
             work: around.work,
             network: around.network,
             stdio: around.stdio,
+            own_memory: around.own_memory,
         })
     }
 }
@@ -194,6 +198,10 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
         sys::join_network(network).at("join the host's network")?;
     }
     let shared = mount_all(plan)?;
+    if plan.own_memory {
+        // Otherwise the score would be the agent's, too.
+        prefer_as_victim()?;
+    }
     stage(plan, shared.as_ref())?;
     rustix::process::chdir(c"/box").at("enter the working directory")
 }
@@ -312,8 +320,8 @@ fn become_program(plan: &Plan, record: &Record) -> Result<std::convert::Infallib
     Err(Failed { step: Cow::Borrowed("execute the program"), errno: sys::execve(&plan.path, &plan.argv, &plan.env) })
 }
 
-/// When memory runs out, the program goes first: never the agent, and the init only after it. Not in
-/// the init: the kernel gives all that share a memory the same score, except a child of vfork.
+/// When memory runs out, the program goes, and never the agent. The kernel gives all that share a memory
+/// the same score, except a child of vfork.
 fn prefer_as_victim() -> Result<(), Failed> {
     let file =
         open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at("open oom_score_adj")?;

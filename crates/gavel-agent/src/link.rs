@@ -14,6 +14,16 @@ pub struct Link {
     body: Vec<u8>,
     /// Header and one piece of output, so that a piece leaves in a single write.
     piece: Box<[u8; HEADER + PIECE]>,
+    /// Output that leaves with the next frame.
+    held: Vec<u8>,
+}
+
+/// When a piece of output leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Now,
+    /// Together with what follows: the command has ended, and its report is about to be sent.
+    WithTheNext,
 }
 
 pub enum Message {
@@ -33,7 +43,7 @@ impl Link {
         let null = File::options().read(true).write(true).open("/dev/null").at("open /dev/null")?;
         rustix::stdio::dup2_stdin(&null).at("replace stdin")?;
         rustix::stdio::dup2_stdout(&null).at("replace stdout")?;
-        Ok(Self { input, output, body: Vec::new(), piece: Box::new([0; HEADER + PIECE]) })
+        Ok(Self { input, output, body: Vec::new(), piece: Box::new([0; HEADER + PIECE]), held: Vec::new() })
     }
 
     pub fn input(&self) -> BorrowedFd<'_> {
@@ -61,7 +71,17 @@ impl Link {
 
     pub fn send_body<T: Serialize>(&mut self, kind: u8, body: &T) -> Result<(), Failed> {
         let frame = wire::encode(kind, body).map_err(|_| Errno::NOMEM).at("write to the server")?;
-        self.output.write_all(&frame).at("write to the server")
+        if self.held.is_empty() {
+            return self.output.write_all(&frame).at("write to the server");
+        }
+        self.held.extend_from_slice(&frame);
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), Failed> {
+        self.output.write_all(&self.held).at("write to the server")?;
+        self.held.clear();
+        Ok(())
     }
 
     /// Reads a piece of output, to be sent by [`Link::send_output`]; 0 at its end.
@@ -74,13 +94,18 @@ impl Link {
         }
     }
 
-    pub fn send_output(&mut self, kind: u8, length: usize) -> Result<(), Failed> {
+    pub fn send_output(&mut self, kind: u8, length: usize, when: When) -> Result<(), Failed> {
         if length == 0 {
             return Ok(());
         }
         self.piece[..4].copy_from_slice(&(length as u32).to_le_bytes());
         self.piece[4] = kind;
-        self.output.write_all(&self.piece[..HEADER + length]).at("write to the server")
+        let frame = &self.piece[..HEADER + length];
+        if when == When::Now && self.held.is_empty() {
+            return self.output.write_all(frame).at("write to the server");
+        }
+        self.held.extend_from_slice(frame);
+        if when == When::Now || self.held.len() > PIECE { self.flush() } else { Ok(()) }
     }
 
     pub fn send_taken(&mut self, bytes: usize) -> Result<(), Failed> {
@@ -97,7 +122,7 @@ impl Link {
                 self.piece[HEADER..HEADER + want].fill(0);
             }
             let length = if got == 0 { want } else { got };
-            self.send_output(wire::DATA, length)?;
+            self.send_output(wire::DATA, length, When::Now)?;
             size -= length as u64;
         }
         Ok(())

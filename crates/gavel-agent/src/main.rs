@@ -110,7 +110,6 @@ fn fail(link: &mut Link, failed: &Failed, usable: bool) -> ExitCode {
 /// is out of sight, and privileges are given up last.
 fn prepare(setup: &Setup) -> Result<Outside, Failed> {
     rustix::thread::set_name(c"gavel-agent").at("name the agent")?;
-    sys::not_dumpable().at("make the agent untraceable")?;
     sys::reset_signals().at("reset signals")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     if setup.rootless {
@@ -122,18 +121,27 @@ fn prepare(setup: &Setup) -> Result<Outside, Failed> {
     let keep = |path: &'static str, flags| open(path, flags | OFlags::CLOEXEC, Mode::empty()).at(path);
     let network = if setup.allow_network { Some(keep("/proc/self/ns/net", OFlags::RDONLY)?) } else { None };
     let clear_refs = keep("/proc/self/clear_refs", OFlags::WRONLY)?;
-    // The worker's jobs have this empty network one after another: making one per job costs more than
-    // everything else together, and nothing in it outlives the job's processes.
     let namespaces =
         libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
     sys::unshare(namespaces).at("unshare namespaces")?;
-    sys::loopback_up().at("set the loopback interface up")?;
+    prepare_network()?;
     rustix::system::sethostname(setup.hostname.as_bytes()).at("set the host name")?;
     root::build(setup)?;
     limit_for_good()?;
     give_up_privileges()?;
+    // Late, because it also takes away what /proc shows of an ordinary user's own process.
+    sys::not_dumpable().at("make the agent untraceable")?;
     sys::install_seccomp(&sys::program(&setup.own_filter)).at("install the agent's seccomp filter")?;
     Ok(Outside { network, cgroup, clear_refs })
+}
+
+/// The worker's jobs have this network one after another: making one per job costs more than everything
+/// else together. It is empty but for the loopback interface, and nothing in it may outlive a job: its
+/// sockets go with its processes, and connections are not kept waiting after their end (TIME_WAIT),
+/// which would keep a port from the next job for a minute.
+fn prepare_network() -> Result<(), Failed> {
+    sys::loopback_up().at("set the loopback interface up")?;
+    fs::write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0").at("forbid connections in TIME_WAIT")
 }
 
 fn enter_user_namespace(setup: &Setup) -> Result<(), Failed> {

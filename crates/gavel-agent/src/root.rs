@@ -31,6 +31,7 @@ pub fn build(setup: &Setup) -> Result<(), Failed> {
     // Everything of the host is opened before the new root hides any of it.
     let binds = open_all(&setup.binds)?;
     let shared = setup.shared.as_deref().map(|dir| open_path(dir, dir)).transpose()?;
+    let proc = if setup.rootless { Some(open_path("/proc", "/proc")?) } else { None };
     let devices =
         DEVICES.iter().map(|(name, ..)| open_path(&format!("/dev/{name}"), name)).collect::<Result<Vec<_>, _>>()?;
     let copies: Vec<Copied> = setup.copies.iter().filter_map(|path| Copied::read(Path::new(path))).collect();
@@ -47,6 +48,11 @@ pub fn build(setup: &Setup) -> Result<(), Failed> {
     }
     if let Some(fd) = &shared {
         bind(fd, relative(WORK))?;
+    }
+    if let Some(fd) = &proc {
+        // A user namespace may mount a /proc of its own only where it already sees one. Each job's own
+        // hides this one.
+        mount_bind_recursive(magic(fd).as_c_str(), "proc").at("bind /proc")?;
     }
     for (name, target) in &setup.links {
         symlink(target.as_str(), name.as_str()).at(format!("link /{name}"))?;
@@ -194,7 +200,7 @@ impl Copied {
 }
 
 /// Mount data of a job's tmpfs.
-pub fn tmpfs_data(size: u64, inodes: u32, mode: &str, uid: u32, gid: u32) -> CString {
+pub fn tmpfs_data(size: u64, inodes: u32, mode: &str, (uid, gid): (u32, u32)) -> CString {
     // No interior NUL is possible: numbers and a fixed mode.
     CString::new(format!("size={size},nr_inodes={inodes},mode={mode},uid={uid},gid={gid}")).unwrap_or_default()
 }

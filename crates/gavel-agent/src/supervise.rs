@@ -128,6 +128,7 @@ impl Tools {
             work: work.map(AsFd::as_fd),
             network: if order.network { self.network.as_ref().map(AsFd::as_fd) } else { None },
             stdio,
+            own_memory: self.cgroup.birthplace().is_some(),
         }
     }
 
@@ -135,7 +136,7 @@ impl Tools {
     fn make_work(&self, order: &Order) -> Result<OwnedFd, Failed> {
         let step = "make /box";
         let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).at(step)?;
-        let data = tmpfs_data(order.limits.work, order.limits.inodes, "755", self.uid, self.gid);
+        let data = tmpfs_data(order.limits.work, order.limits.inodes, "755", (self.uid, self.gid));
         for pair in data.to_string_lossy().split(',') {
             let (key, value) = pair.split_once('=').ok_or(Errno::INVAL).at(step)?;
             fsconfig_set_string(&fs, key, value).at(step)?;

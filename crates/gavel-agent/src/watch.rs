@@ -3,7 +3,7 @@
 use crate::cgroup::Start;
 use crate::failed::{At, Failed};
 use crate::feed::Feeder;
-use crate::link::{Link, Message};
+use crate::link::{Link, Message, When};
 use crate::supervise::Tools;
 use crate::sys::{self, Process};
 use gavel_agent::wire::{self, Order, OrderLimits, Stop};
@@ -17,6 +17,10 @@ use std::sync::atomic::Ordering::SeqCst;
 /// The CPU clock of a command is looked at no more often than this; a command may therefore run over
 /// its CPU limit by so much times the number of processors. The verdict uses the exact figure.
 const CPU_CHECK: u64 = 2_000_000;
+
+/// For so long after its start, nobody looks at a command's output: most commands have ended by then, and
+/// their output leaves with their report, without a wake-up for each piece. A pipe holds 64 KiB.
+const QUIET: u64 = 2_000_000;
 
 /// How a command ended, as seen from outside. Times in nanoseconds, monotonic.
 pub struct Ending {
@@ -68,6 +72,8 @@ pub struct Watch<'a> {
     /// Beyond the output limit: throw away, instead of stopping the command.
     discard: bool,
     born: u64,
+    /// The quiet time is over.
+    live: bool,
     stopped: Option<Stop>,
     killed: bool,
 }
@@ -100,19 +106,19 @@ impl<'a> Watch<'a> {
             streams: streams.0,
             discard: order.discard_output,
             born: sys::monotonic_now(),
+            live: false,
             stopped: None,
             killed: false,
         }
     }
 
     pub fn until_the_end(mut self, init: &mut Process) -> Result<Ending, Failed> {
-        let soonest = (self.limits.cpu / self.tools.processors).max(CPU_CHECK);
-        arm(&self.tools.timer, soonest.min(self.limits.wall))?;
+        arm(&self.tools.timer, QUIET.min(self.limits.wall))?;
         loop {
             let ready = self.poll(init)?;
             for at in 0..2 {
                 if ready.streams[at] {
-                    self.forward(at, init)?;
+                    self.forward(at, init, When::Now)?;
                 }
             }
             if ready.ended {
@@ -137,7 +143,7 @@ impl<'a> Watch<'a> {
         // Every writer is dead, so both pipes end.
         for at in 0..2 {
             while self.streams[at].pipe.is_some() {
-                self.forward(at, init)?;
+                self.forward(at, init, When::WithTheNext)?;
             }
         }
         let truncated = [self.streams[0].truncated, self.streams[1].truncated];
@@ -146,7 +152,10 @@ impl<'a> Watch<'a> {
 
     /// Waits until something happens, and says what.
     fn poll(&self, init: &Process) -> Result<Ready, Failed> {
-        let stream = |at: usize| self.streams[at].pipe.as_ref().map(|pipe| (pipe.as_fd(), PollFlags::IN));
+        let stream = |at: usize| {
+            let pipe = self.streams[at].pipe.as_ref().filter(|_| self.live);
+            pipe.map(|pipe| (pipe.as_fd(), PollFlags::IN))
+        };
         let wanted: [Option<(BorrowedFd, PollFlags)>; 7] = [
             Some((self.link.input(), PollFlags::IN)),
             Some((init.bell(), PollFlags::IN)),
@@ -170,7 +179,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Passes on what the program wrote, up to the limit.
-    fn forward(&mut self, at: usize, init: &Process) -> Result<(), Failed> {
+    fn forward(&mut self, at: usize, init: &Process, when: When) -> Result<(), Failed> {
         let stream = &mut self.streams[at];
         let Some(pipe) = &stream.pipe else { return Ok(()) };
         let got = self.link.read_output(pipe)?;
@@ -180,7 +189,7 @@ impl<'a> Watch<'a> {
         }
         let keep = (got as u64).min(stream.left);
         stream.left -= keep;
-        self.link.send_output(stream.kind, keep as usize)?;
+        self.link.send_output(stream.kind, keep as usize, when)?;
         if keep < got as u64 {
             stream.truncated = true;
             if !self.discard {
@@ -210,6 +219,7 @@ impl<'a> Watch<'a> {
             Ok(_) | Err(Errno::AGAIN) => {}
             Err(e) => return Err(e).at("read the timer"),
         }
+        self.live = true;
         let record = &self.tools.record;
         let began = match record.started.load(SeqCst) {
             0 => self.born,

@@ -31,6 +31,10 @@ impl Backend for Fake {
         "fake"
     }
 
+    fn check(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn open(&self, slot: u32) -> Result<Box<dyn Sandbox>, Fault> {
         (self.opening)(slot)?;
         Ok(Box::new(FakeSandbox { script: Arc::clone(&self.script) }))

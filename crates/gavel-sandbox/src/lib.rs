@@ -90,6 +90,9 @@ impl Fault {
 pub trait Backend: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Does what it needs still work? Cheap, and without side effects: health checks call it.
+    fn check(&self) -> Result<(), Fault>;
+
     /// Opens a sandbox for one worker slot; `slot` is unique among the open ones.
     fn open(&self, slot: u32) -> Result<Box<dyn Sandbox>, Fault>;
 }

@@ -4,6 +4,7 @@ use crate::native::cgroup::Hierarchy;
 use crate::{Cancel, Command, Content, Fault, OnOutput, OnOutputLimit, Stream};
 use gavel_agent::wire::{self, FileHead, HEADER, Order, OrderContent, OrderFile, OrderLimits, PIECE, Report, Setup};
 use gavel_core::{Bytes, CollectedFile, Exit, Facts, Stop};
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
@@ -49,9 +50,40 @@ pub struct Agent {
     child: Child,
     to: File,
     from: File,
-    body: Vec<u8>,
+    inbox: Inbox,
     hierarchy: Arc<Hierarchy>,
     slot: u32,
+}
+
+/// Bytes that have arrived and are not dealt with yet: whole frames, and perhaps the beginning of one.
+#[derive(Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    /// Where the next frame begins.
+    next: usize,
+}
+
+impl Inbox {
+    /// The next whole frame: its kind and body.
+    fn frame(&mut self) -> Result<Option<(u8, &[u8])>, Fault> {
+        let rest = &self.bytes[self.next..];
+        let Some(head) = rest.first_chunk::<HEADER>() else { return Ok(None) };
+        let (length, kind) = wire::header(head, MAX_FRAME).map_err(violation)?;
+        if rest.len() < HEADER + length {
+            return Ok(None);
+        }
+        let body = self.next + HEADER;
+        self.next = body + length;
+        Ok(Some((kind, &self.bytes[body..body + length])))
+    }
+
+    /// Makes room behind what is left of the bytes.
+    fn space(&mut self) -> &mut Vec<u8> {
+        self.bytes.drain(..self.next);
+        self.next = 0;
+        self.bytes.reserve(HEADER + PIECE);
+        &mut self.bytes
+    }
 }
 
 impl Agent {
@@ -71,17 +103,17 @@ impl Agent {
             return Err(Fault::new(step, "no pipes"));
         };
         let (to, from) = (File::from(OwnedFd::from(to)), File::from(OwnedFd::from(from)));
-        // Reading stays blocking: it follows a poll, and an agent sends whole frames.
+        // Nothing that the agent does or leaves undone may block us.
         fcntl_setfl(&to, OFlags::NONBLOCK).map_err(|e| Fault::new(step, e))?;
-        let mut agent = Self { child, to, from, body: Vec::new(), hierarchy, slot };
+        fcntl_setfl(&from, OFlags::NONBLOCK).map_err(|e| Fault::new(step, e))?;
+        let mut agent = Self { child, to, from, inbox: Inbox::default(), hierarchy, slot };
         agent.greet(setup)?;
         Ok(agent)
     }
 
     fn greet(&mut self, setup: &Setup) -> Result<(), Fault> {
         let deadline = Instant::now() + START;
-        self.expect(wire::HELLO, deadline)?;
-        let version: u32 = self.decode()?;
+        let version: u32 = self.expect(wire::HELLO, deadline)?;
         if version != wire::VERSION {
             return Err(Fault::new("greet the agent", format!("it speaks version {version}")));
         }
@@ -90,49 +122,55 @@ impl Agent {
         self.expect(wire::READY, deadline)
     }
 
-    fn expect(&mut self, kind: u8, deadline: Instant) -> Result<(), Fault> {
-        self.wait(None, false, deadline)?;
-        match self.receive()? {
-            got if got == kind => Ok(()),
-            wire::FAILED => Err(self.failure()?),
-            other => Err(violation(format!("frame {other} instead of {kind}"))),
+    fn expect<T: DeserializeOwned>(&mut self, wanted: u8, deadline: Instant) -> Result<T, Fault> {
+        loop {
+            match self.inbox.frame()? {
+                Some((kind, body)) if kind == wanted => return decode(body),
+                Some((wire::FAILED, body)) => return Err(failure(body)?),
+                Some((other, _)) => return Err(violation(format!("frame {other} instead of {wanted}"))),
+                None => {}
+            }
+            self.wait(None, false, deadline)?;
+            self.receive()?;
         }
     }
 
     pub fn run(&mut self, command: &Command, cancel: &Cancel, on_output: OnOutput) -> Result<Facts, Fault> {
         let deadline = Instant::now() + command.limits.wall_time + GRACE;
         let mut stdin = Stdin::new(command.stdin);
-        self.send_order(command, deadline)?;
         let mut facts = Collected::new(command);
         let mut cancel_sent = false;
+        self.send_order(command, deadline)?;
         loop {
-            let wanted = !cancel_sent && cancel.is_wanted();
-            if wanted {
+            while let Some((kind, body)) = self.inbox.frame()? {
+                match kind {
+                    wire::STDOUT => facts.output(Stream::Stdout, body, on_output)?,
+                    wire::STDERR => facts.output(Stream::Stderr, body, on_output)?,
+                    wire::TAKEN => stdin.taken(decode(body)?)?,
+                    wire::FILE => facts.file(decode(body)?)?,
+                    wire::DATA => facts.data(body)?,
+                    wire::DONE => {
+                        let report = decode(body)?;
+                        // A piece of stdin that nobody wants any more; but the agent counts on whole frames.
+                        self.send(stdin.unfinished(), deadline)?;
+                        return facts.finish(report);
+                    }
+                    wire::FAILED => return Err(failure(body)?),
+                    other => return Err(violation(format!("frame {other} while a command runs"))),
+                }
+            }
+            // Between two frames of ours, never inside one.
+            if !cancel_sent && cancel.is_wanted() && stdin.unfinished().is_empty() {
                 self.send(&[0, 0, 0, 0, wire::STOP], deadline)?;
                 cancel_sent = true;
             }
-            let bell = if cancel_sent { None } else { Some(cancel) };
+            let bell = if cancel.is_wanted() { None } else { Some(cancel) };
             let ready = self.wait(bell, stdin.wants_to_send(), deadline)?;
             if ready.writable {
                 stdin.send(&self.to)?;
             }
-            if !ready.readable {
-                continue;
-            }
-            match self.receive()? {
-                wire::STDOUT => facts.output(Stream::Stdout, &self.body, on_output)?,
-                wire::STDERR => facts.output(Stream::Stderr, &self.body, on_output)?,
-                wire::TAKEN => stdin.taken(self.decode()?)?,
-                wire::FILE => facts.file(self.decode()?)?,
-                wire::DATA => facts.data(&self.body)?,
-                wire::DONE => {
-                    let report = self.decode()?;
-                    // A piece of stdin that nobody wants any more; but the agent counts on whole frames.
-                    self.send(stdin.unfinished(), deadline)?;
-                    return facts.finish(report);
-                }
-                wire::FAILED => return Err(self.failure()?),
-                other => return Err(violation(format!("frame {other} while a command runs"))),
+            if ready.readable {
+                self.receive()?;
             }
         }
     }
@@ -197,23 +235,13 @@ impl Agent {
         Ok(Waited { readable, writable })
     }
 
-    /// Reads one frame into `self.body`; its kind.
-    fn receive(&mut self) -> Result<u8, Fault> {
-        match wire::read_frame(&mut self.from, &mut self.body, MAX_FRAME) {
-            Ok(Some(kind)) => Ok(kind),
-            Ok(None) => Err(self.gone("read from the agent", "it ended")),
+    /// Takes what has arrived.
+    fn receive(&mut self) -> Result<(), Fault> {
+        match rustix::io::read(&self.from, spare_capacity(self.inbox.space())) {
+            Ok(0) => Err(self.gone("read from the agent", "it ended")),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             Err(e) => Err(self.gone("read from the agent", e)),
         }
-    }
-
-    fn decode<T: DeserializeOwned>(&self) -> Result<T, Fault> {
-        postcard::from_bytes(&self.body).map_err(|e| violation(format!("a body cannot be read: {e}")))
-    }
-
-    fn failure(&self) -> Result<Fault, Fault> {
-        let failure: wire::Failure = self.decode()?;
-        let errno = Errno::from_raw_os_error(failure.errno.clamp(1, 4095));
-        Ok(Fault::new("run a command in the sandbox", format!("{}: {errno}", failure.step)))
     }
 
     fn gone(&mut self, step: &'static str, cause: impl std::fmt::Display) -> Fault {
@@ -252,6 +280,17 @@ fn poll_until(fds: &mut [PollFd], deadline: Instant) -> Result<(), Fault> {
             Err(e) => return Err(Fault::new("wait for the agent", e)),
         }
     }
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    postcard::from_bytes(body).map_err(|e| violation(format!("a body cannot be read: {e}")))
+}
+
+/// What an agent says of its own failure.
+fn failure(body: &[u8]) -> Result<Fault, Fault> {
+    let failure: wire::Failure = decode(body)?;
+    let errno = Errno::from_raw_os_error(failure.errno.clamp(1, 4095));
+    Ok(Fault::new("run a command in the sandbox", format!("{}: {errno}", failure.step)))
 }
 
 fn violation(what: impl std::fmt::Display) -> Fault {

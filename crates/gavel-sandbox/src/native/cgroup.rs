@@ -2,6 +2,7 @@
 
 use crate::native::sys;
 use gavel_agent::wire;
+use rustix::fs::{Access, access};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -74,20 +75,34 @@ fn layout(mountinfo: &str, own: &str) -> Layout {
 impl Hierarchy {
     /// Looks for a place where groups can be made, and prepares it.
     pub fn find() -> Self {
+        match Self::look() {
+            Self::V2 { base: own } => prepare_v2(&own).map_or_else(|why| Self::Weak { why }, |base| Self::V2 { base }),
+            other => other,
+        }
+    }
+
+    /// The same without preparing anything: a version 2 group is named as it is found.
+    pub fn look() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let layout = layout(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
         let v1 = |name: &str| layout.v1.iter().find(|(known, _)| known == name).map(|(_, path)| path.clone());
-        if let (Some(memory), Some(pids), Some(cpuacct)) = (v1("memory"), v1("pids"), v1("cpuacct")) {
-            let usable = [&memory, &pids, &cpuacct].into_iter().try_for_each(|dir| can_make_groups(dir));
-            return match usable {
-                Ok(()) => Self::V1 { memory, pids, cpuacct, cpu: v1("cpu") },
-                Err(why) => Self::Weak { why },
-            };
+        let found = match (v1("memory"), v1("pids"), v1("cpuacct"), layout.v2.clone()) {
+            (Some(memory), Some(pids), Some(cpuacct), _) => Self::V1 { memory, pids, cpuacct, cpu: v1("cpu") },
+            (_, _, _, Some(base)) => Self::V2 { base },
+            _ => return Self::Weak { why: "no cgroup file system is mounted".to_owned() },
+        };
+        match found.check() {
+            Ok(()) => found,
+            Err(why) => Self::Weak { why },
         }
-        match &layout.v2 {
-            Some(own) => prepare_v2(own).map_or_else(|why| Self::Weak { why }, |base| Self::V2 { base }),
-            None => Self::Weak { why: "no cgroup file system is mounted".to_owned() },
-        }
+    }
+
+    /// Can groups be made here?
+    pub fn check(&self) -> Result<(), String> {
+        self.directories().into_iter().try_for_each(|dir| {
+            access(dir, Access::WRITE_OK | Access::EXEC_OK)
+                .map_err(|e| format!("cannot make groups below {}: {e}", dir.display()))
+        })
     }
 
     pub fn describe(&self) -> String {
@@ -172,13 +187,6 @@ fn remove_group(path: &Path) -> io::Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     last
-}
-
-fn can_make_groups(dir: &Path) -> Result<(), String> {
-    let probe = dir.join(format!("{PREFIX}{}.probe", std::process::id()));
-    fs::create_dir(&probe)
-        .and_then(|()| remove_group(&probe))
-        .map_err(|e| format!("cannot make groups below {}: {e}", dir.display()))
 }
 
 /// Version 2 lets processes live in leaves only: the server moves into one beside its jobs', in its

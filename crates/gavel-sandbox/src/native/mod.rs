@@ -108,6 +108,10 @@ impl Backend for Native {
         "native"
     }
 
+    fn check(&self) -> Result<(), Fault> {
+        self.hierarchy.check().map_err(|cause| Fault::new("make cgroups", cause))
+    }
+
     fn open(&self, slot: u32) -> Result<Box<dyn Sandbox>, Fault> {
         let agent = Agent::start(&self.program, &self.setup(slot)?, Arc::clone(&self.hierarchy), slot)?;
         Ok(Box::new(NativeSandbox { agent, shares_files: self.options.shared_dir.is_some() }))

@@ -74,7 +74,7 @@ fn seccomp() -> Check {
 }
 
 fn cgroups() -> Check {
-    let hierarchy = Hierarchy::find();
+    let hierarchy = Hierarchy::look();
     let grade = if matches!(hierarchy, Hierarchy::Weak { .. }) { Grade::Fail } else { Grade::Ok };
     let remedy = "run as root, or in a delegated group: systemd-run --user --scope -p Delegate=yes gavel serve";
     Check::new("cgroups", grade, hierarchy.describe(), remedy)
@@ -96,6 +96,14 @@ fn swap() -> Check {
 
 fn core_pattern() -> Check {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
-    // Jobs have a core limit of 1, which also keeps the kernel from starting a helper.
-    Check::new("core dumps", Grade::Ok, format!("off for jobs (core_pattern is {:?})", pattern.trim()), "")
+    let pattern = pattern.trim();
+    // Jobs have a core limit of 1 that they cannot change, which keeps the kernel from starting a
+    // helper; but whoever runs a pipe as root for every crash should know.
+    let grade = if pattern.starts_with('|') { Grade::Warn } else { Grade::Ok };
+    Check::new(
+        "core dumps",
+        grade,
+        format!("off for jobs; core_pattern is {pattern:?}"),
+        "sysctl kernel.core_pattern=core",
+    )
 }

@@ -1,0 +1,205 @@
+//! The native sandbox below the server: what the corpus cannot say over HTTP. Needs root and cgroups,
+//! as the server does, and fails where it has none.
+
+use gavel_core::language::Scratch;
+use gavel_core::{Bytes, Exit, Facts, Limits, Stop};
+use gavel_sandbox::native::{Native, NativeOptions};
+use gavel_sandbox::{Backend, Cancel, Collect, Command, Content, InputFile, OnOutputLimit, Sandbox, Stream};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Slots are unique in this process: their users and groups must not meet.
+static SLOT: AtomicU32 = AtomicU32::new(1000);
+
+fn native(shared: Option<&Path>) -> Native {
+    let options = NativeOptions { shared_dir: shared.map(Path::to_owned), ..NativeOptions::default() };
+    Native::new(options).expect("this machine can isolate")
+}
+
+fn open(native: &Native) -> (u32, Box<dyn Sandbox>) {
+    let slot = SLOT.fetch_add(1, Ordering::Relaxed);
+    (slot, native.open(slot).expect("a sandbox opens"))
+}
+
+fn shell(script: &str) -> Command<'static> {
+    let limits = Limits { wall_time: Duration::from_secs(20), cpu_time: Duration::from_secs(10), ..Limits::standard() };
+    Command {
+        argv: ["/bin/sh", "-c", script].map(str::to_owned).into(),
+        env: Vec::new(),
+        stdin: &[],
+        files: Vec::new(),
+        scratch: Scratch::for_run(&limits),
+        limits,
+        stderr_to_stdout: false,
+        network: false,
+        on_output_limit: OnOutputLimit::Stop,
+        collect: Collect::default(),
+    }
+}
+
+fn run(sandbox: &mut dyn Sandbox, command: &Command) -> Facts {
+    sandbox.run(command, &Cancel::new().unwrap(), &mut |_, _| {}).expect("the sandbox works")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn only_plain_files_leave_and_nothing_is_followed() {
+    let (_, mut sandbox) = open(&native(None));
+    let script = "echo good > good; mkdir d; echo deep > d/deep; ln -s /etc/passwd link; ln -s d dirlink; \
+                  mkfifo fifo; echo x > twin; ln twin twin2; mkdir directory; chmod 000 d/deep";
+    let mut command = shell(script);
+    let collect = |patterns: &[&str]| Collect {
+        patterns: patterns.iter().map(|p| (*p).to_owned()).collect(),
+        max_files: 100,
+        max_total: Bytes::mib(1),
+    };
+    command.collect = collect(&["**/*", "dirlink/deep", "directory", "../etc/passwd"]);
+    let facts = run(&mut *sandbox, &command);
+    let mut paths: Vec<_> = facts.files.iter().map(|file| file.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["d/deep", "good"]);
+    let left_out = facts.files_left_out.join("\n");
+    assert!(
+        left_out.contains("link: is a symbolic link") && left_out.contains("twin: is no regular file"),
+        "{left_out}"
+    );
+    // Named outright, the same rules hold.
+    command.collect = collect(&["link", "fifo", "dirlink/deep", "absent", "good"]);
+    let facts = run(&mut *sandbox, &command);
+    assert_eq!(facts.files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["good"]);
+    assert_eq!(facts.files[0].content, b"good\n");
+}
+
+#[test]
+fn what_leaves_is_bounded() {
+    let (_, mut sandbox) = open(&native(None));
+    let mut command = shell("for i in 1 2 3 4 5; do head -c 1000 /dev/zero > f$i; done; truncate -s 1G sparse");
+    command.limits.file_size = Bytes::mib(2048);
+    command.collect = Collect { patterns: vec!["*".into()], max_files: 3, max_total: Bytes(2500) };
+    let facts = run(&mut *sandbox, &command);
+    let total: usize = facts.files.iter().map(|file| file.content.len()).sum();
+    assert!(facts.files.len() == 2 && total == 2000 && !facts.files_left_out.is_empty(), "{:?}", facts.files_left_out);
+}
+
+#[test]
+fn a_large_stdin_is_fed_as_it_is_read() {
+    let (_, mut sandbox) = open(&native(None));
+    let stdin: Vec<u8> = (0..20u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut command = shell("sha256sum");
+    command.stdin = &stdin;
+    let piped = run(&mut *sandbox, &command);
+    let mut command = shell("sha256sum in");
+    command.files = vec![InputFile { path: "in".into(), executable: false, content: Content::Bytes(&stdin) }];
+    let as_file = run(&mut *sandbox, &command);
+    assert_eq!(text(&piped.stdout).split(' ').next(), text(&as_file.stdout).split(' ').next());
+    // A large order must not show up as the memory of the next program.
+    let next = run(&mut *sandbox, &shell("true"));
+    assert!(next.peak_memory < Bytes::mib(6), "{}", next.peak_memory);
+}
+
+#[test]
+fn what_is_left_of_stdin_does_not_disturb_the_next_command() {
+    let (_, mut sandbox) = open(&native(None));
+    let stdin = vec![b'x'; 8 << 20];
+    for script in ["true", "head -c 100000 > /dev/null", "exec <&-; sleep 0.01", "kill -9 $$"] {
+        let mut command = shell(script);
+        command.stdin = &stdin;
+        run(&mut *sandbox, &command);
+        let facts = run(&mut *sandbox, &shell("cat; echo next"));
+        assert_eq!((text(&facts.stdout), facts.exit), ("next\n", Exit::Code(0)), "{script}");
+    }
+}
+
+#[test]
+fn output_arrives_while_the_program_runs() {
+    let (_, mut sandbox) = open(&native(None));
+    // It goes on until it is cancelled, which happens when its output is seen.
+    let cancel = Cancel::new().unwrap();
+    let mut seen = Vec::new();
+    let facts = sandbox
+        .run(&shell("echo ready; echo no >&2; sleep 15"), &cancel, &mut |stream, bytes| {
+            seen.push((stream, bytes.to_vec()));
+            cancel.cancel();
+        })
+        .unwrap();
+    assert_eq!(facts.stopped, Some(Stop::Cancelled));
+    assert!(seen.contains(&(Stream::Stdout, b"ready\n".to_vec())), "{seen:?}");
+    assert!(facts.wall < Duration::from_secs(10));
+}
+
+#[test]
+fn shared_files_are_mapped_read_only_and_the_rest_of_their_directory_is_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("ab")).unwrap();
+    let program = dir.path().join("ab/program");
+    fs::write(&program, "#!/bin/sh\necho shared\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o555)).unwrap();
+    fs::write(dir.path().join("secret"), "secret").unwrap();
+    let (_, mut sandbox) = open(&native(Some(dir.path())));
+    assert!(sandbox.shares_files());
+    let script = "./bin/program; echo x >> bin/program; rm -f bin/program; ls -A /box; find / -name secret 2>/dev/null";
+    let mut command = shell(script);
+    let content = Content::Shared("ab/program".into());
+    command.files = vec![InputFile { path: "bin/program".into(), executable: true, content }];
+    for _ in 0..2 {
+        let facts = run(&mut *sandbox, &command);
+        assert_eq!(text(&facts.stdout), "shared\nbin\n", "{}", text(&facts.stderr));
+    }
+    assert_eq!(fs::read_to_string(&program).unwrap(), "#!/bin/sh\necho shared\n");
+}
+
+#[test]
+fn a_dead_agent_is_a_fault_and_takes_its_job_with_it() {
+    let native = native(None);
+    let (slot, mut sandbox) = open(&native);
+    let groups = groups_of(slot);
+    let group = groups.iter().find(|group| group.contains("pids")).expect("the slot has a pids group");
+    let members = fs::read_to_string(Path::new(group).join("cgroup.procs")).unwrap();
+    let agent = members.trim().to_owned();
+    let mut started = false;
+    let fault = sandbox.run(&shell("echo up; sleep 19"), &Cancel::new().unwrap(), &mut |_, _| {
+        if !started {
+            started = true;
+            assert!(std::process::Command::new("kill").args(["-9", &agent]).status().unwrap().success());
+        }
+    });
+    assert!(fault.unwrap_err().to_string().contains("it ended"));
+    drop(sandbox);
+    // The groups can be removed only when every process of the job is dead.
+    assert_eq!(groups_of(slot), Vec::<String>::new());
+    let (_, mut sandbox) = open(&native);
+    assert_eq!(run(&mut *sandbox, &shell("exit 3")).exit, Exit::Code(3));
+}
+
+#[test]
+fn a_sandbox_leaves_nothing_behind() {
+    let native = native(None);
+    let before = open_descriptors();
+    let (slot, mut sandbox) = open(&native);
+    for _ in 0..50 {
+        run(&mut *sandbox, &shell("mkdir -p a/b/c; touch a/b/c/d; sleep 30 & echo done"));
+    }
+    drop(sandbox);
+    assert_eq!(groups_of(slot), Vec::<String>::new());
+    // Other tests of this process open and close theirs meanwhile; a leak of ours would be 50 at least.
+    assert!(open_descriptors() < before + 50, "{before} before, {} after", open_descriptors());
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains("gavel"), "{mounts}");
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Directories of a slot's control groups, wherever they are.
+fn groups_of(slot: u32) -> Vec<String> {
+    let name = format!("gavel.{}.{slot}", std::process::id());
+    let find = std::process::Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &name]).output();
+    String::from_utf8_lossy(&find.unwrap().stdout).lines().map(str::to_owned).collect()
+}
