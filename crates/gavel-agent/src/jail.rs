@@ -46,6 +46,7 @@ pub struct Plan<'a> {
     /// Numbers in the table that the init gets a copy of; the agent closes its own meanwhile.
     stdio: [RawFd; 3],
     own_memory: bool,
+    score_is_set: bool,
 }
 
 /// What a plan takes from the agent.
@@ -58,6 +59,9 @@ pub struct Surroundings<'a> {
     pub stdio: [RawFd; 3],
     /// The init has a memory of its own ([`sys::Memory::Copied`]).
     pub own_memory: bool,
+    /// An ordinary user's process that hides itself may not change its own score any more; there the
+    /// agent has the highest one itself, and everything inherits it.
+    pub score_is_set: bool,
 }
 
 /// A file that is there when the program starts.
@@ -114,6 +118,7 @@ impl<'a> Plan<'a> {
             network: around.network,
             stdio: around.stdio,
             own_memory: around.own_memory,
+            score_is_set: around.score_is_set,
         })
     }
 }
@@ -198,7 +203,7 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
         sys::join_network(network).at("join the host's network")?;
     }
     let shared = mount_all(plan)?;
-    if plan.own_memory {
+    if plan.own_memory && !plan.score_is_set {
         // Otherwise the score would be the agent's, too.
         prefer_as_victim()?;
     }
@@ -305,7 +310,9 @@ fn start(plan: &Plan, record: &Record) -> Result<i32, Failed> {
 
 /// From the init's child to the program: the order is what keeps it inside.
 fn become_program(plan: &Plan, record: &Record) -> Result<std::convert::Infallible, Failed> {
-    prefer_as_victim()?;
+    if !plan.score_is_set {
+        prefer_as_victim()?;
+    }
     setsid().at("setsid")?;
     for (number, stream) in plan.stdio.into_iter().enumerate() {
         sys::dup_onto(stream, number as RawFd).at("set up stdin, stdout and stderr")?;

@@ -114,6 +114,7 @@ fn prepare(setup: &Setup) -> Result<Outside, Failed> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     if setup.rootless {
         enter_user_namespace(setup)?;
+        fs::write("/proc/self/oom_score_adj", "1000").at("raise the agent's oom_score_adj")?;
     } else {
         protect_from_oom()?;
     }

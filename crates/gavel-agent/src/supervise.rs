@@ -34,6 +34,7 @@ pub struct Tools {
     gid: u32,
     network: Option<OwnedFd>,
     clear_refs: OwnedFd,
+    rootless: bool,
 }
 
 /// What the agent has opened of the host before it left it.
@@ -61,6 +62,7 @@ impl Agent {
             gid: setup.gid,
             network: outside.network,
             clear_refs: outside.clear_refs,
+            rootless: setup.rootless,
         };
         tools.forget_peak()?;
         Ok(Self { link, tools })
@@ -129,6 +131,7 @@ impl Tools {
             network: if order.network { self.network.as_ref().map(AsFd::as_fd) } else { None },
             stdio,
             own_memory: self.cgroup.birthplace().is_some(),
+            score_is_set: self.rootless,
         }
     }
 
