@@ -79,6 +79,11 @@ impl Cgroup {
         }
     }
 
+    /// Do commands live in the agent's own groups?
+    pub fn birthplace_is_own(&self) -> bool {
+        !matches!(self, Self::V2(_))
+    }
+
     /// CPU time of the command so far. 0 where only the end can tell.
     pub fn cpu(&self, start: &Start) -> Result<u64, Failed> {
         match self {

@@ -138,8 +138,6 @@ pub struct Record {
     pub status: AtomicI32,
     /// CPU time that is ours: the init's, and the program's process before it became the program.
     pub own_cpu: AtomicU64,
-    /// Largest resident set of the program or a process that it waited for, bytes.
-    pub max_rss: AtomicU64,
     errno: AtomicI32,
     step: [AtomicU8; STEP],
 }
@@ -151,7 +149,6 @@ impl Default for Record {
             ended: AtomicU64::new(0),
             status: AtomicI32::new(0),
             own_cpu: AtomicU64::new(0),
-            max_rss: AtomicU64::new(0),
             errno: AtomicI32::new(0),
             step: [const { AtomicU8::new(0) }; STEP],
         }
@@ -160,7 +157,7 @@ impl Default for Record {
 
 impl Record {
     pub fn reset(&self) {
-        for number in [&self.started, &self.ended, &self.own_cpu, &self.max_rss] {
+        for number in [&self.started, &self.ended, &self.own_cpu] {
             number.store(0, SeqCst);
         }
         self.status.store(0, SeqCst);
@@ -199,6 +196,10 @@ pub fn init(plan: &Plan, record: &Record) -> i32 {
 fn prepare(plan: &Plan) -> Result<(), Failed> {
     set_parent_process_death_signal(Some(Signal::KILL)).at("tie the init to the agent")?;
     close_the_agents(plan)?;
+    if plan.own_memory {
+        // Born inside its own group, which is all that it gets to see.
+        sys::unshare(libc::CLONE_NEWCGROUP).at("hide the other cgroups")?;
+    }
     if let Some(network) = plan.network {
         sys::join_network(network).at("join the host's network")?;
     }
@@ -375,7 +376,6 @@ fn watch(program: i32, record: &Record) -> Result<(), Failed> {
         let waited = sys::wait(-1).at("wait for the program")?;
         if waited.pid == program {
             record.status.store(waited.status, SeqCst);
-            record.max_rss.store(waited.max_rss, SeqCst);
             record.ended.store(sys::monotonic_now(), SeqCst);
             return Ok(());
         }

@@ -122,8 +122,12 @@ fn prepare(setup: &Setup) -> Result<Outside, Failed> {
     let keep = |path: &'static str, flags| open(path, flags | OFlags::CLOEXEC, Mode::empty()).at(path);
     let network = if setup.allow_network { Some(keep("/proc/self/ns/net", OFlags::RDONLY)?) } else { None };
     let clear_refs = keep("/proc/self/clear_refs", OFlags::WRONLY)?;
-    let namespaces =
-        libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    // On version 2 each init makes its own: from inside one the agent could not put a child into a group
+    // beside its own where cgroup2 is mounted with nsdelegate, as systemd does.
+    if cgroup.birthplace_is_own() {
+        namespaces |= libc::CLONE_NEWCGROUP;
+    }
     sys::unshare(namespaces).at("unshare namespaces")?;
     prepare_network()?;
     rustix::system::sethostname(setup.hostname.as_bytes()).at("set the host name")?;

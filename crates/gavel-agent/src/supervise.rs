@@ -178,7 +178,7 @@ impl Tools {
             stopped: if in_time { None } else { end.stopped },
             cpu: self.exact_cpu(usage.cpu, end.waited_cpu),
             wall,
-            peak_memory: self.peak(order, &usage),
+            peak_memory: self.peak(order, &usage, end.waited_rss),
             oom_kills: usage.oom_kills,
             stdout_truncated: end.truncated[0],
             stderr_truncated: end.truncated[1],
@@ -189,8 +189,8 @@ impl Tools {
     /// The group counts what no single process has (several processes, page cache, kernel memory), but in
     /// steps of up to 256 KiB for each processor, and not the library pages that somebody else read
     /// first; the largest process knows those. Together they say the same of the same program each time.
-    fn peak(&self, order: &Order, usage: &Usage) -> u64 {
-        let peak = usage.peak_memory.max(self.record.max_rss.load(SeqCst));
+    fn peak(&self, order: &Order, usage: &Usage, waited_rss: u64) -> u64 {
+        let peak = usage.peak_memory.max(waited_rss);
         // Only the group's count is held against the limit.
         if usage.oom_kills == 0 { peak.min(order.limits.memory) } else { peak }
     }

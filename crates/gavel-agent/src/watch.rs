@@ -31,6 +31,8 @@ pub struct Ending {
     pub gone: u64,
     /// CPU time of the init and everything that was waited for.
     pub waited_cpu: u64,
+    /// Largest resident set among them, bytes.
+    pub waited_rss: u64,
 }
 
 /// stdout and stderr of a command, at our end.
@@ -147,7 +149,14 @@ impl<'a> Watch<'a> {
             }
         }
         let truncated = [self.streams[0].truncated, self.streams[1].truncated];
-        Ok(Ending { stopped: self.stopped, truncated, born: self.born, gone, waited_cpu: waited.cpu })
+        Ok(Ending {
+            stopped: self.stopped,
+            truncated,
+            born: self.born,
+            gone,
+            waited_cpu: waited.cpu,
+            waited_rss: waited.max_rss,
+        })
     }
 
     /// Waits until something happens, and says what.

@@ -1,9 +1,10 @@
-//! What happens to every request: an id, a measurement, a line in the log, a few headers, and an answer
+//! What happens to every request: a look at its host, an id, a measurement, a line in the log, a few headers, and an answer
 //! even when a handler panics. One layer, so that a short request stays short.
 
 use crate::error::{ApiError, Cause};
+use crate::host;
 use crate::metrics::count_request;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -35,16 +36,21 @@ impl fmt::Display for RequestId {
     }
 }
 
-pub async fn pass(mut request: Request, next: Next) -> Response {
+/// `hosts` are names that requests may be for, besides those of loopback addresses.
+pub async fn pass(State(hosts): State<Arc<[String]>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
     let route = path.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => response,
-        Err(panic) => ApiError::internal(Arc::new(Panicked(panic_text(&*panic)))).into_response(),
+    let mut response = if host::is_ours(&request, &hosts) {
+        match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(panic) => ApiError::internal(Arc::new(Panicked(panic_text(&*panic)))).into_response(),
+        }
+    } else {
+        host::misdirected().into_response()
     };
     let status = response.status();
     let shown_id = id.to_str().unwrap_or("");
@@ -101,7 +107,7 @@ mod tests {
     use super::*;
     use axum::Router;
     use axum::body::Body;
-    use axum::middleware::from_fn;
+    use axum::middleware::from_fn_with_state;
     use axum::routing::get;
     use http_body_util::BodyExt;
     use hyper::service::Service;
@@ -113,8 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_answer_and_not_a_lost_connection() {
-        let router: Router = Router::new().route("/", get(boom)).layer(from_fn(pass));
-        let request = Request::get("/").body(Body::empty()).unwrap();
+        let router: Router = Router::new().route("/", get(boom)).layer(from_fn_with_state(Arc::from([]), pass));
+        let request = Request::get("/").header("host", "localhost").body(Body::empty()).unwrap();
         let response = TowerToHyperService::new(router).call(request).await.unwrap();
         assert_eq!(response.status(), 500);
         assert!(response.headers().contains_key("x-request-id"));

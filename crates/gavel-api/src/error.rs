@@ -178,6 +178,9 @@ impl From<ServiceError> for ApiError {
             ServiceError::TooManyWatchers => {
                 Self::busy("too_many_watchers", "too many event streams are open: try again later", 5)
             }
+            ServiceError::Draining => {
+                Self::busy("draining", "the server is shutting down and takes no new jobs: try again later", 5)
+            }
             ServiceError::UnknownJob => Self::not_found("there is no such job"),
             ServiceError::AlreadyEnded(status) => Self::conflict(format!("the job has already ended: it is {status}")),
             ServiceError::NotEnded(status) => {

@@ -218,7 +218,7 @@ pub async fn healthz() -> Result<Response, ApiError> {
 )]
 pub async fn readyz(State(app): State<App>) -> Result<Response, ApiError> {
     if app.service().is_draining() {
-        let check = Check::of("server", Err("is going away".to_owned()));
+        let check = Check::of("server", Err("draining".to_owned()));
         let body = encode(&Readiness { ready: false, checks: vec![check] })?;
         return Ok(json(StatusCode::SERVICE_UNAVAILABLE, body));
     }

@@ -8,6 +8,7 @@ mod docs;
 mod edge;
 pub mod error;
 pub mod health;
+mod host;
 mod input;
 pub mod languages;
 pub mod metrics;

@@ -61,8 +61,8 @@ fn describe() {
     describe_counter!("gavel_faults_total", "Faults of ours, by the step that failed.");
     describe_histogram!("gavel_store_commit_seconds", Unit::Seconds, "Time of one durable commit.");
     describe_histogram!("gavel_store_group_size", "Requests that shared one commit.");
-    describe_gauge!("gavel_worker_jobs_done", "Jobs done by the workers of this node.");
-    describe_gauge!("gavel_worker_faults", "Sandbox faults of the workers of this node.");
+    describe_gauge!("gavel_worker_jobs_done", "Jobs that the workers of this node ended.");
+    describe_gauge!("gavel_worker_faults", "Jobs of this node's workers that met a fault of ours, each time.");
 }
 
 /// Counts an answered request.
@@ -126,6 +126,7 @@ fn known_status(status: StatusCode) -> &'static str {
         409 => "409",
         413 => "413",
         415 => "415",
+        421 => "421",
         422 => "422",
         429 => "429",
         500 => "500",

@@ -5,7 +5,7 @@ use crate::service::Service;
 use crate::{docs, edge, health, input, metrics, openapi, v1};
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use gavel_core::Bytes;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub struct HttpOptions {
     pub keep_alive: Duration,
     /// Origins whose web pages may use the API; none by default.
     pub cors_origins: Vec<String>,
+    /// Names besides those of loopback addresses that the header `Host` of a request may have.
+    pub allowed_hosts: Vec<String>,
 }
 
 impl Default for HttpOptions {
@@ -47,6 +49,7 @@ impl Default for HttpOptions {
             stream_idle: Duration::from_secs(300),
             keep_alive: Duration::from_secs(15),
             cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
         }
     }
 }
@@ -83,6 +86,7 @@ impl App {
 /// Builds everything that answers HTTP.
 pub fn router(service: Arc<Service>, health: Health, options: HttpOptions) -> Router {
     let cors = cors(&options.cors_origins);
+    let hosts: Arc<[String]> = options.allowed_hosts.clone().into();
     // A body may never need more than the whole budget, or it would wait for ever.
     let largest = options.max_body.max(options.max_batch_body);
     let body_budget = input::budget(options.body_budget.max(largest));
@@ -96,13 +100,13 @@ pub fn router(service: Arc<Service>, health: Health, options: HttpOptions) -> Ro
         .route("/docs", get(docs::page))
         .route("/docs/{file}", get(docs::asset))
         .fallback(edge::unknown_route)
-        .method_not_allowed_fallback(edge::wrong_method)
-        .layer(from_fn(edge::pass));
+        .method_not_allowed_fallback(edge::wrong_method);
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.with_state(app)
+    // The outermost: it also counts and refuses what the layer above answers.
+    router.layer(from_fn_with_state(hosts, edge::pass)).with_state(app)
 }
 
 /// No origins: no layer, and browsers keep other sites' pages out.

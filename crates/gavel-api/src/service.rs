@@ -18,6 +18,7 @@ use gavel_store::{
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -80,6 +81,8 @@ pub enum ServiceError {
     KeyOutlivedJob,
     #[error("the queue is full")]
     QueueFull,
+    #[error("the server is shutting down")]
+    Draining,
     #[error("too many requests are waiting for their jobs")]
     TooManyWaiters,
     #[error("too many event streams are open")]
@@ -121,7 +124,7 @@ pub enum Submitted {
 #[derive(Debug)]
 pub enum Waited {
     /// The job as it is now; look at its status.
-    Read(Box<JobRecord>),
+    Read(Arc<JobRecord>),
     /// It is stored, but the store could not be read again before the time was up.
     Unread(Receipt),
 }
@@ -134,6 +137,8 @@ pub struct Service {
     options: ServiceOptions,
     waiters: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
+    /// Nothing new is taken any more.
+    closed: AtomicBool,
     draining: watch::Sender<bool>,
     /// Where jobs of streams wait for room in the queue.
     turnstile: Mutex<()>,
@@ -151,6 +156,7 @@ impl Service {
             languages,
             waiters: Arc::new(Semaphore::new(options.max_waiters.min(Semaphore::MAX_PERMITS))),
             watchers: Arc::new(Semaphore::new(options.max_watchers.min(Semaphore::MAX_PERMITS))),
+            closed: AtomicBool::new(false),
             draining: watch::Sender::new(false),
             turnstile: Mutex::new(()),
             depth: Cached::new(Duration::from_millis(250)),
@@ -188,7 +194,7 @@ impl Service {
         let _permit = self.waiters.try_acquire().map_err(|_| ServiceError::TooManyWaiters)?;
         let mut listener = self.queue.listen(new.id);
         match self.insert_one(new).await? {
-            Submitted::Known(id) => self.wait_for(id, until).await.map(|record| Waited::Read(Box::new(record))),
+            Submitted::Known(id) => self.wait_for(id, until).await.map(Waited::Read),
             Submitted::New(receipt) => self.wait_stored(receipt, listener.as_mut(), until).await,
         }
     }
@@ -201,7 +207,7 @@ impl Service {
         let mut listener = self.queue.listen(new.id);
         match self.insert_patiently(new).await? {
             Submitted::New(receipt) => self.wait_stored(receipt, listener.as_mut(), far()).await,
-            Submitted::Known(id) => self.wait_for(id, far()).await.map(|record| Waited::Read(Box::new(record))),
+            Submitted::Known(id) => self.wait_for(id, far()).await.map(Waited::Read),
         }
     }
 
@@ -272,7 +278,7 @@ impl Service {
     }
 
     /// The job when it has ended, or as it is when the time is up.
-    pub async fn wait(&self, owner: &Owner, id: JobId, patience: Duration) -> Result<JobRecord, ServiceError> {
+    pub async fn wait(&self, owner: &Owner, id: JobId, patience: Duration) -> Result<Arc<JobRecord>, ServiceError> {
         let until = Instant::now() + patience;
         let _permit = self.waiters.try_acquire().map_err(|_| ServiceError::TooManyWaiters)?;
         self.owned(owner, id).await?;
@@ -288,7 +294,7 @@ impl Service {
     }
 
     /// The cancelled job; or the still running one, when it did not stop in time: it will.
-    pub async fn cancel(&self, owner: &Owner, id: JobId) -> Result<JobRecord, ServiceError> {
+    pub async fn cancel(&self, owner: &Owner, id: JobId) -> Result<Arc<JobRecord>, ServiceError> {
         self.owned(owner, id).await?;
         let mut listener = self.queue.listen(id);
         let answer = self.store.cancel(id, now()).await?;
@@ -296,8 +302,8 @@ impl Service {
             Cancelled::Unknown => return Err(ServiceError::UnknownJob),
             Cancelled::Ended(status) => return Err(ServiceError::AlreadyEnded(status)),
             Cancelled::Done => {
-                self.queue.publish(id, Event::Ended);
-                self.store.find(id).await?
+                self.queue.publish(id, Event::Ended(None));
+                self.store.find(id).await?.map(Arc::new)
             }
             Cancelled::Wanted => {
                 self.queue.want_cancel(id);
@@ -360,13 +366,19 @@ impl Service {
         self.store.check().await
     }
 
-    /// From now on nobody waits: requests answer with what they have, event streams end.
+    /// From now on no job is taken and the server is not ready; whoever waits goes on waiting.
+    pub fn begin_drain(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// From now on nobody waits, either: requests answer with what they have, event streams end.
     pub fn drain(&self) {
+        self.begin_drain();
         self.draining.send_replace(true);
     }
 
     pub fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+        self.closed.load(Ordering::Acquire)
     }
 
     pub(crate) fn draining(&self) -> watch::Receiver<bool> {
@@ -405,7 +417,12 @@ impl Service {
         Ok(drafts.into_iter().enumerate().map(admit).collect())
     }
 
+    fn takes_jobs(&self) -> Result<(), ServiceError> {
+        if self.is_draining() { Err(ServiceError::Draining) } else { Ok(()) }
+    }
+
     async fn insert_one(&self, new: NewJob) -> Result<Submitted, ServiceError> {
+        self.takes_jobs()?;
         let receipt = Receipt::of(&new);
         let mut answers = self.store.insert(vec![new]).await?;
         let answer = submitted(answers.pop().ok_or_else(short_answer)?, receipt)?;
@@ -420,6 +437,7 @@ impl Service {
         &self,
         admitted: Vec<Result<NewJob, ServiceError>>,
     ) -> Result<Vec<Result<Submitted, ServiceError>>, ServiceError> {
+        self.takes_jobs()?;
         let mut jobs = Vec::with_capacity(admitted.len());
         let receipts: Vec<_> = admitted
             .into_iter()
@@ -467,7 +485,7 @@ impl Service {
         match (answer?, listener) {
             (Submitted::New(receipt), Some(mut listener)) => self.wait_stored(receipt, listener.as_mut(), until).await,
             (Submitted::New(Receipt { id, .. }) | Submitted::Known(id), _) => {
-                self.wait_for(id, until).await.map(|record| Waited::Read(Box::new(record)))
+                self.wait_for(id, until).await.map(Waited::Read)
             }
         }
     }
@@ -480,7 +498,7 @@ impl Service {
         until: Instant,
     ) -> Result<Waited, ServiceError> {
         match self.until_ended(receipt.id, listener, until).await {
-            Ok(Some(record)) => Ok(Waited::Read(Box::new(record))),
+            Ok(Some(record)) => Ok(Waited::Read(record)),
             Ok(None) => Err(ServiceError::UnknownJob),
             // It is stored, so the client must learn its id whatever happens to the store now.
             Err(error) => {
@@ -491,29 +509,31 @@ impl Service {
     }
 
     /// Waits for a job that may already have ended.
-    async fn wait_for(&self, id: JobId, until: Instant) -> Result<JobRecord, ServiceError> {
+    async fn wait_for(&self, id: JobId, until: Instant) -> Result<Arc<JobRecord>, ServiceError> {
         let mut listener = self.queue.listen(id);
         let record = self.store.find(id).await?.ok_or(ServiceError::UnknownJob)?;
         if record.status.has_ended() {
-            return Ok(record);
+            return Ok(Arc::new(record));
         }
         self.until_ended(id, listener.as_mut(), until).await?.ok_or(ServiceError::UnknownJob)
     }
 
-    /// The row once it says that the job has ended, or as it is when the time is up or the server drains.
+    /// The row once the job has ended, from the bell if that brings it; or as it is when the time is up or the
+    /// server drains.
     async fn until_ended(
         &self,
         id: JobId,
         listener: &mut dyn Listener,
         until: Instant,
-    ) -> Result<Option<JobRecord>, StoreError> {
+    ) -> Result<Option<Arc<JobRecord>>, StoreError> {
         let mut draining = self.draining.subscribe();
         let mut listening = true;
         loop {
             let look = until.min(Instant::now() + self.options.poll);
             let give_up = tokio::select! {
                 event = listener.next(), if listening => match event {
-                    Some(Event::Ended) => false,
+                    Some(Event::Ended(Some(record))) => return Ok(Some(record)),
+                    Some(Event::Ended(None)) => false,
                     Some(_) => continue,
                     None => { listening = false; false }
                 },
@@ -521,7 +541,7 @@ impl Service {
                 () = raised(&mut draining) => true,
             };
             match self.store.find(id).await {
-                Ok(Some(record)) if record.status.has_ended() || give_up => return Ok(Some(record)),
+                Ok(Some(record)) if record.status.has_ended() || give_up => return Ok(Some(Arc::new(record))),
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(None),
                 Err(error) if give_up => return Err(error),

@@ -102,6 +102,7 @@ pub struct WorkerStats {
     pub recovering: usize,
     /// Mean share of their time that the workers spent on jobs, 0 to 1.
     pub utilisation: f64,
+    /// Jobs that the workers ended, with a result, since they started.
     pub jobs_done: u64,
 }
 
@@ -123,7 +124,7 @@ pub struct SandboxStats {
     pub starting: usize,
     /// Being opened again after a fault.
     pub recovering: usize,
-    /// Faults since the workers started.
+    /// Times that a job met a fault of the server, since the workers started.
     pub faults: u64,
 }
 

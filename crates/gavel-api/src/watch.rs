@@ -27,7 +27,7 @@ pub enum Seen {
         bytes: u64,
     },
     /// The last one of a job.
-    Done(Box<JobRecord>),
+    Done(Arc<JobRecord>),
     /// The job was erased while it was watched.
     Gone,
     /// The server is going away; the job is not.
@@ -84,7 +84,7 @@ impl Watch {
             over: false,
         };
         if record.status.has_ended() {
-            watch.end(record);
+            watch.end(Arc::new(record));
         } else {
             watch.next.push_back(Seen::Status {
                 status: record.status,
@@ -148,7 +148,8 @@ impl Watch {
                 self.next.push_back(Seen::Dropped { bytes });
             }
             Event::Restarted => self.restarted(),
-            Event::Ended => self.must_look = true,
+            Event::Ended(Some(record)) => self.end(record),
+            Event::Ended(None) => self.must_look = true,
         }
     }
 
@@ -175,7 +176,7 @@ impl Watch {
 
     async fn look(&mut self) {
         match self.service.read(self.id).await {
-            Ok(Some(record)) if record.status.has_ended() => self.end(record),
+            Ok(Some(record)) if record.status.has_ended() => self.end(Arc::new(record)),
             Ok(Some(_)) => {}
             Ok(None) => self.close(Seen::Gone),
             // The next look may succeed.
@@ -184,7 +185,7 @@ impl Watch {
     }
 
     /// Shows what the row has and the bell did not bring, then how it ended.
-    fn end(&mut self, record: JobRecord) {
+    fn end(&mut self, record: Arc<JobRecord>) {
         if let Some(outcome) = record.outcome.as_ref().filter(|_| !self.gap) {
             for stream in STREAMS {
                 let bytes = match stream {
@@ -203,7 +204,7 @@ impl Watch {
             attempt: record.attempt,
             restarted: false,
         });
-        self.close(Seen::Done(Box::new(record)));
+        self.close(Seen::Done(record));
     }
 
     fn close(&mut self, last: Seen) {

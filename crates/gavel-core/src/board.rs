@@ -35,7 +35,9 @@ pub struct WorkerEntry {
     pub backend: String,
     pub state: WorkerState,
     pub job: Option<JobId>,
+    /// Jobs that it ended, with their result in the book; jobs that were given back do not count.
     pub jobs_done: u64,
+    /// Times that a job met a fault of ours.
     pub faults: u64,
     /// Time spent on jobs since the worker started.
     pub busy: Duration,
@@ -61,14 +63,18 @@ impl Board {
         let Some(worker) = workers.iter_mut().find(|w| w.id == id) else { return };
         if worker.state == WorkerState::Busy {
             worker.busy += now.since(worker.since);
-            worker.jobs_done += 1;
-        }
-        if state == WorkerState::Recovering {
-            worker.faults += 1;
         }
         worker.state = state;
         worker.job = job;
         worker.since = now;
+    }
+
+    pub fn count_done(&self, id: i32) {
+        self.lock().iter_mut().filter(|w| w.id == id).for_each(|w| w.jobs_done += 1);
+    }
+
+    pub fn count_fault(&self, id: i32) {
+        self.lock().iter_mut().filter(|w| w.id == id).for_each(|w| w.faults += 1);
     }
 
     pub fn snapshot(&self) -> Vec<WorkerEntry> {

@@ -121,17 +121,15 @@ impl Catalogue {
         self.iter().find(|language| language.extensions.iter().any(|e| e == extension))
     }
 
-    /// Ids that look like `id`, for an error message that helps.
+    /// The id that somebody who wrote `id` may have meant: the best match first by extension or name,
+    /// then by the beginning of the id.
     pub fn similar(&self, id: &str) -> Option<&str> {
         let wanted = id.to_ascii_lowercase();
-        self.iter()
-            .find(|l| {
-                l.name.to_ascii_lowercase() == wanted
-                    || l.extensions.contains(&wanted)
-                    || (wanted.len() >= 2
-                        && (l.id.starts_with(&wanted) || wanted.starts_with(&l.id) && l.id.len() >= 2))
-            })
-            .map(|l| l.id.as_str())
+        let named = |l: &&Arc<Language>| l.name.to_ascii_lowercase() == wanted || l.extensions.contains(&wanted);
+        let begins = |l: &&Arc<Language>| {
+            wanted.len() >= 2 && (l.id.starts_with(&wanted) || (l.id.len() >= 2 && wanted.starts_with(&l.id)))
+        };
+        self.iter().find(named).or_else(|| self.iter().find(begins)).map(|l| l.id.as_str())
     }
 }
 

@@ -179,7 +179,8 @@ pub fn classify_compile(limits: &Limits, facts: &Facts) -> Option<Finding> {
 
 /// The numbers that a reader needs to believe the verdict.
 pub fn evidence(limits: &Limits, facts: &Facts) -> Evidence {
-    let ms = |d: Duration| d.as_micros() as f64 / 1e3;
+    // Rounded to microseconds, as the times beside it are.
+    let ms = |d: Duration| ((d.as_nanos() + 500) / 1000) as f64 / 1e3;
     let (how, number) = match facts.exit {
         Exit::Code(code) => ("exit_code", code),
         Exit::Signal(signal) => ("signal", signal),
@@ -332,6 +333,15 @@ mod tests {
             .1,
             "used 131,072 KiB of 262,144 KiB and was stopped by the kernel"
         );
+    }
+
+    #[test]
+    fn times_are_rounded_to_microseconds() {
+        let cpu = |nanos| {
+            let facts = Facts { cpu: Duration::from_nanos(nanos), ..well() };
+            evidence(&Limits::standard(), &facts)["cpu_time_ms"]
+        };
+        assert_eq!((cpu(1_204_499), cpu(1_204_500), cpu(1_999_999)), (1.204, 1.205, 2.0));
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl World {
         let ended = async {
             let mut listener = self.queue.listen(id);
             while !self.find(id).await.status.has_ended() {
-                while !matches!(listener.next().await, Some(Event::Ended) | None) {}
+                while !matches!(listener.next().await, Some(Event::Ended(_)) | None) {}
             }
         };
         tokio::time::timeout(Duration::from_secs(30), ended).await.expect("the job ends");
@@ -124,6 +124,39 @@ fn echo() -> Fake {
 
 fn stdout(record: &JobRecord) -> &[u8] {
     &record.outcome.as_ref().expect("it has an outcome").stdout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_is_told_what_the_book_says() {
+    let backend = Fake::new(|command, _, _| match command.stdin {
+        b"fault" => Err(Fault::new("on purpose", "a fault")),
+        b"large" => Ok(printed(&[b'x'; 100_000][..])),
+        stdin => Ok(printed(stdin)),
+    });
+    let mut world = World::new(backend);
+    world.options.max_attempts = 1;
+    let pool = world.start().await;
+    for (stdin, told) in [("small", true), ("fault", true), ("large", false)] {
+        let mut job = contract::plain_job();
+        job.stdin = stdin.into();
+        let id = JobId::now_v7();
+        let mut listener = world.queue.listen(id);
+        let new = NewJob { id, job, owner: Some("somebody".into()), idempotency: None, created_at: now() };
+        assert_eq!(world.store.insert(vec![new]).await.unwrap(), [Inserted::New]);
+        world.queue.announce(1);
+        let end = loop {
+            match listener.next().await {
+                Some(Event::Ended(end)) => break end,
+                Some(_) => {}
+                None => panic!("the end is told"),
+            }
+        };
+        assert_eq!(end.is_some(), told, "{stdin}");
+        if let Some(record) = end {
+            assert_eq!(*record, world.find(id).await);
+        }
+    }
+    pool.drain(Duration::from_secs(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +192,8 @@ async fn a_fault_costs_an_attempt_and_not_the_job() {
     assert_eq!((record.status, record.attempt), (Status::Completed, 3));
     assert_eq!(stdout(&record), b"fine");
     pool.drain(Duration::from_secs(5)).await;
-    assert_eq!(world.board.snapshot()[0].faults, 2);
+    let worker = &world.board.snapshot()[0];
+    assert_eq!((worker.faults, worker.jobs_done), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

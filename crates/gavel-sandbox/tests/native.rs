@@ -200,6 +200,9 @@ fn open_descriptors() -> usize {
 /// Directories of a slot's control groups, wherever they are.
 fn groups_of(slot: u32) -> Vec<String> {
     let name = format!("gavel.{}.{slot}", std::process::id());
-    let find = std::process::Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &name]).output();
+    let below = format!("{name}.*");
+    let find = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "(", "-name", &name, "-o", "-name", &below, ")"])
+        .output();
     String::from_utf8_lossy(&find.unwrap().stdout).lines().map(str::to_owned).collect()
 }

@@ -37,7 +37,7 @@ fn new_job() -> NewJob {
 
 fn outcome() -> Settlement {
     let evidence = ["cpu_time_ms", "cpu_time_limit_ms", "wall_time_ms", "wall_time_limit_ms", "memory_kb", "exit_code"];
-    Settlement::Completed(Box::new(Outcome {
+    Settlement::Completed(Arc::new(Outcome {
         verdict: Verdict::Accepted,
         reason: "the output is the expected one".to_owned(),
         evidence: evidence.into_iter().map(|name| (name.to_owned(), 1.204)).collect(),

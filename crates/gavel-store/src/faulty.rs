@@ -179,6 +179,16 @@ impl<S: Store> Store for Faulty<S> {
         self.pass(Call::Claim, self.inner.claim(by, now, lease)).await
     }
 
+    async fn claim_next(
+        &self,
+        node: &str,
+        worker: i32,
+        clock: fn() -> Timestamp,
+        lease: Duration,
+    ) -> Result<Option<Claim>, StoreError> {
+        self.pass(Call::Claim, self.inner.claim_next(node, worker, clock, lease)).await
+    }
+
     async fn extend(&self, keys: Vec<ClaimKey>, now: Timestamp, lease: Duration) -> Result<Vec<Lease>, StoreError> {
         self.pass(Call::Extend, self.inner.extend(keys, now, lease)).await
     }

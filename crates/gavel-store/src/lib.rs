@@ -19,6 +19,7 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 use async_trait::async_trait;
 use gavel_core::verdict::{Evidence, Verdict};
 use gavel_core::{Job, JobId, Outcome, Status, Timestamp};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A job on its way into the book.
@@ -69,6 +70,7 @@ pub struct Claim {
     pub tries: u32,
     pub worker: i32,
     pub job: Job,
+    pub owner: Option<String>,
     pub created_at: Timestamp,
     pub started_at: Timestamp,
 }
@@ -86,7 +88,7 @@ pub enum Lease {
 /// How an attempt ended.
 #[derive(Debug, Clone)]
 pub enum Settlement {
-    Completed(Box<Outcome>),
+    Completed(Arc<Outcome>),
     /// Our fault, after the last attempt. The message is public: no internals in it.
     Failed {
         message: String,
@@ -132,7 +134,7 @@ pub struct JobRecord {
     pub attempt: u32,
     pub error_message: Option<String>,
     /// Only for `completed`.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<Arc<Outcome>>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
@@ -233,7 +235,7 @@ pub enum StoreError {
 /// The book. Sizes of memory are kept in whole KiB, rounded up; times of day and limits in microseconds.
 /// Dropping the future of a call leaves open whether it was carried out, but claims that nobody received
 /// go back. Every method that writes returns only when what it wrote survives a power cut, except
-/// `claim` and `extend`: a forgotten claim costs one attempt at most, never a job.
+/// `claim`, `claim_next` and `extend`: a forgotten claim costs one attempt at most, never a job.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// One answer for each job, in order; all that are `New` are stored in one transaction.
@@ -242,6 +244,19 @@ pub trait Store: Send + Sync + 'static {
     /// Hands out pending jobs, most urgent first, at most one for each worker named. A step of priority
     /// is worth ten seconds of waiting, so nothing starves.
     async fn claim(&self, by: Claimant, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, StoreError>;
+
+    /// The next job for one worker, as soon as there is one: the store may hand it out in the very
+    /// transaction that brings it. `clock` says when that is. `None`: a job is pending that may not be
+    /// handed out yet, or this store does not wait; then [`Store::claim`] when the bell rings.
+    async fn claim_next(
+        &self,
+        _node: &str,
+        _worker: i32,
+        _clock: fn() -> Timestamp,
+        _lease: Duration,
+    ) -> Result<Option<Claim>, StoreError> {
+        Ok(None)
+    }
 
     /// One answer for each key, in order.
     async fn extend(&self, keys: Vec<ClaimKey>, now: Timestamp, lease: Duration) -> Result<Vec<Lease>, StoreError>;
@@ -304,8 +319,8 @@ pub enum Event {
     },
     /// The job is pending again; what was shown of its output is void.
     Restarted,
-    /// The row says how it ended.
-    Ended,
+    /// With what is in the row now, where whoever rings has it at hand; else the row says how it ended.
+    Ended(Option<Arc<JobRecord>>),
 }
 
 /// What a listener receives: everything of the current attempt so far, then the rest as it comes.

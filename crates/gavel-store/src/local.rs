@@ -72,7 +72,8 @@ struct Log {
     cost: usize,
     /// Where in the attempt the next output will stand.
     next: Position,
-    ended: bool,
+    /// The last event.
+    ended: Option<Event>,
     touched: Instant,
 }
 
@@ -132,7 +133,7 @@ impl Channel {
             kept: VecDeque::new(),
             cost: 0,
             next: Position::default(),
-            ended: false,
+            ended: None,
             touched: Instant::now(),
         };
         Arc::new(Self { log: Mutex::new(log), news: Notify::new(), listeners: AtomicUsize::new(0) })
@@ -165,7 +166,7 @@ impl Log {
                 self.next = Position { pieces: self.next.pieces + 1, bytes: self.next.bytes + bytes }
             }
             Event::Restarted => self.restart(),
-            Event::Ended => self.ended = true,
+            Event::Ended(_) => self.ended = Some(event),
         }
     }
 
@@ -237,8 +238,8 @@ impl LocalListener {
             self.place = Position { pieces: reached.pieces + 1, bytes: reached.bytes + piece.bytes.len() as u64 };
             return Some(Event::Output { stream: piece.stream, bytes: piece.bytes.clone() });
         }
-        self.done = log.ended;
-        self.done.then_some(Event::Ended)
+        self.done = log.ended.is_some();
+        log.ended.clone()
     }
 }
 
@@ -295,7 +296,7 @@ impl Shard {
                 let unheard = self.channels.get(&id).is_some_and(|channel| !channel.is_heard());
                 if unheard { self.channels.remove(&id) } else { self.channels.get(&id).cloned() }
             }
-            Event::Ended => self.channels.remove(&id),
+            Event::Ended(_) => self.channels.remove(&id),
         }
     }
 }
@@ -430,9 +431,9 @@ mod tests {
             }
         }
         queue.publish(id(1), output(5000));
-        queue.publish(id(1), Event::Ended);
+        queue.publish(id(1), Event::Ended(None));
         assert_eq!(late.next().await, Some(Event::Dropped { bytes: 5000 }));
-        assert_eq!(late.next().await, Some(Event::Ended));
+        assert_eq!(late.next().await, Some(Event::Ended(None)));
     }
 
     #[tokio::test]
@@ -453,7 +454,7 @@ mod tests {
         for n in 0..100 {
             queue.publish(id(n), output(100));
             queue.publish(id(n), Event::Restarted);
-            queue.publish(id(n), Event::Ended);
+            queue.publish(id(n), Event::Ended(None));
         }
         assert_eq!(queue.channels(), 0, "unknown jobs");
         for n in 0..100 {
@@ -466,7 +467,7 @@ mod tests {
         }
         assert_eq!(queue.channels(), 50, "of a void attempt");
         for n in 0..100 {
-            queue.publish(id(n), Event::Ended);
+            queue.publish(id(n), Event::Ended(None));
         }
         assert_eq!(queue.channels(), 0, "ended jobs");
         let listeners: Vec<_> = (0..100).flat_map(|n| [queue.listen(id(n)), queue.listen(id(n))]).collect();

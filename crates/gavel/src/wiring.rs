@@ -9,7 +9,7 @@ use gavel_api::{HealthOptions, HttpOptions, LanguageState, ServeOptions, Service
 use gavel_core::{Bytes, Catalogue, Language};
 use gavel_judge::Cache;
 use gavel_sandbox::Backend;
-use gavel_sandbox::native::{self, Grade, Native, NativeOptions};
+use gavel_sandbox::native::{Native, NativeOptions};
 use gavel_store::sqlite::OpenError;
 use gavel_store::{SqliteOptions, SqliteStore};
 use std::path::Path;
@@ -114,6 +114,7 @@ pub fn http_options(config: &Config) -> HttpOptions {
         max_body: config.server.max_body,
         max_batch_body: standard.max_batch_body.max(config.server.max_body),
         cors_origins: config.server.cors_origins.clone(),
+        allowed_hosts: config.server.allowed_hosts.clone(),
         ..standard
     }
 }
@@ -122,25 +123,22 @@ pub fn serve_options(config: &Config) -> ServeOptions {
     ServeOptions { max_connections: config.server.max_connections.get(), ..ServeOptions::default() }
 }
 
-pub fn health_options(config: &Config) -> HealthOptions {
+pub fn health_options(config: &Config, backend: &Arc<dyn Backend>) -> HealthOptions {
     let data_dir = config.place.data_dir.clone();
-    let weak = config.sandbox.allow_weak_isolation;
+    let backend = Arc::clone(backend);
     HealthOptions {
-        backend: Some(Arc::new(move || native_works(weak))),
+        // Names the backend and the step only: no internals for clients.
+        backend: Some(Arc::new(move || match backend.check() {
+            Ok(()) => Ok(backend.name().to_owned()),
+            Err(fault) => {
+                tracing::error!(step = fault.step, error = %fault, "the backend does not work");
+                Err(format!("{}: cannot {}", backend.name(), fault.step))
+            }
+        })),
         free_space: Some(Arc::new(move || {
             let stat = rustix::fs::statvfs(&data_dir)?;
             Ok(Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
         })),
         ..HealthOptions::default()
-    }
-}
-
-/// Does the kernel still offer what it offered at start? Names the check only: no internals for clients.
-fn native_works(weak: bool) -> Result<String, String> {
-    let failed =
-        native::probe().into_iter().find(|check| check.grade == Grade::Fail && !(weak && check.name == "cgroups"));
-    match failed {
-        None => Ok("native".to_owned()),
-        Some(check) => Err(format!("native: {} failed", check.name)),
     }
 }

@@ -520,8 +520,9 @@ pub struct WorkerBody<'a> {
     pub job: Option<JobId>,
     /// Share of its life that it spent on jobs, 0 to 1.
     pub busy_share: f64,
+    /// Jobs that it ended, with a result.
     pub jobs_done: u64,
-    /// How often its sandbox had to be opened again.
+    /// Times that a job met a fault of the server here.
     pub faults: u64,
     /// When it entered its state.
     #[schema(value_type = String, format = DateTime)]

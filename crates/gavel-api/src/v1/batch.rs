@@ -37,7 +37,7 @@ use std::sync::Arc;
         (status = 413, description = "Larger than this server takes", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "Not application/json", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "No jobs, or too many", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "Nothing was stored: queue full or store unavailable", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Nothing was stored: queue full, store unavailable or shutting down", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub async fn create(State(app): State<App>, owner: Owner, request: Request) -> Result<Response, ApiError> {

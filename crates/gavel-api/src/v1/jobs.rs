@@ -45,7 +45,7 @@ const LARGE: usize = 1 << 20;
         (status = 413, description = "Larger than this server takes", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "Not application/json", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "Not valid; `errors` names the fields", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "Queue full or store unavailable; `Retry-After` says when to come back", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "Queue full, store unavailable or shutting down; `Retry-After` says when to come back", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub async fn create(State(app): State<App>, owner: Owner, request: Request) -> Result<Response, ApiError> {
@@ -62,7 +62,7 @@ pub async fn create(State(app): State<App>, owner: Owner, request: Request) -> R
             Submitted::New(receipt) => created(receipt.id, encode(&JobBody::pending(&receipt))?),
             Submitted::Known(id) => {
                 let record = app.service().find(&owner, id).await.map_err(outlived)?;
-                Ok(json(StatusCode::OK, render(record, None).await?))
+                Ok(json(StatusCode::OK, render(Arc::new(record), None).await?))
             }
         };
     };
@@ -87,13 +87,13 @@ fn created(id: JobId, body: Vec<u8>) -> Result<Response, ApiError> {
 
 async fn waited(waited: Waited) -> Result<Response, ApiError> {
     match waited {
-        Waited::Read(record) => current(*record, None).await,
+        Waited::Read(record) => current(record, None).await,
         Waited::Unread(receipt) => Ok(json(StatusCode::ACCEPTED, encode(&JobBody::pending(&receipt))?)),
     }
 }
 
 /// 200 with an ended job, 202 with one that goes on.
-async fn current(record: JobRecord, fields: Option<Fields>) -> Result<Response, ApiError> {
+async fn current(record: Arc<JobRecord>, fields: Option<Fields>) -> Result<Response, ApiError> {
     let status = if record.status.has_ended() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(json(status, render(record, fields).await?))
 }
@@ -111,7 +111,7 @@ fn parse_draft(body: &[u8]) -> Result<Draft, ApiError> {
     Ok(input::parse::<SubmitBody>(body)?.into_draft()?)
 }
 
-async fn render(record: JobRecord, fields: Option<Fields>) -> Result<Vec<u8>, ApiError> {
+async fn render(record: Arc<JobRecord>, fields: Option<Fields>) -> Result<Vec<u8>, ApiError> {
     let size = record.outcome.as_ref().map_or(0, |o| o.stdout.len() + o.stderr.len() + o.compile_output.len())
         + if fields.is_some() { record.job.source.len() + record.job.stdin.len() } else { 0 };
     if size <= LARGE {
@@ -179,7 +179,7 @@ pub async fn find(
     params.end()?;
     match patience {
         Some(patience) => current(app.service().wait(&owner, id, patience).await?, fields).await,
-        None => Ok(json(StatusCode::OK, render(app.service().find(&owner, id).await?, fields).await?)),
+        None => Ok(json(StatusCode::OK, render(Arc::new(app.service().find(&owner, id).await?), fields).await?)),
     }
 }
 

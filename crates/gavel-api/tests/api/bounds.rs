@@ -41,7 +41,7 @@ async fn there_is_a_limit_on_who_waits() {
         let mut socket = TcpStream::connect(server.address).await.unwrap();
         let body = job("cat", "").to_string();
         let request = format!(
-            "POST /api/v1/jobs?wait=true HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+            "POST /api/v1/jobs?wait=true HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -73,7 +73,7 @@ async fn slow_heads_and_slow_bodies_are_dropped() {
     let silent = TcpStream::connect(server.address).await.unwrap();
     assert_eq!(read_all(silent).await, "");
     let mut body = TcpStream::connect(server.address).await.unwrap();
-    let request = "POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+    let request = "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                    content-length: 100\r\n\r\n{";
     body.write_all(request.as_bytes()).await.unwrap();
     let answer = read_all(body).await;
@@ -88,7 +88,7 @@ async fn a_client_that_takes_nothing_is_dropped() {
     server.reach(&id, "completed").await;
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     // Far more than the buffers of both sockets hold, and nobody reads.
-    let request = format!("GET /api/v1/jobs/{id} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(30);
+    let request = format!("GET /api/v1/jobs/{id} HTTP/1.1\r\nhost: localhost\r\n\r\n").repeat(30);
     socket.write_all(request.as_bytes()).await.unwrap();
     sleep(Duration::from_secs(2)).await;
     let mut bytes = Vec::new();
@@ -111,6 +111,38 @@ async fn connections_beyond_the_limit_wait_their_turn() {
     let (answer, ()) = tokio::join!(second, free);
     assert_eq!(answer.status, 200);
     assert!(began.elapsed() >= Duration::from_millis(150));
+}
+
+#[tokio::test]
+async fn before_a_shutdown_nothing_new_is_taken_and_everything_else_goes_on() {
+    let server = Server::start().await;
+    let id = server.submit(job("hold", "")).await;
+    server.reach(&id, "running").await;
+    let waiting = tokio::spawn(server.get(&format!("/api/v1/jobs/{id}?wait=true")).send());
+    sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.get("/readyz").send().await.status, 200);
+    server.service.begin_drain();
+    let ready = server.get("/readyz").send().await;
+    assert_eq!((ready.status.as_u16(), ready.json()["ready"].as_bool()), (503, Some(false)));
+    assert_eq!(ready.json()["checks"][0]["detail"], "draining");
+    let body = job("cat", "").to_string();
+    for (path, body) in [
+        ("/api/v1/jobs", body.clone()),
+        ("/api/v1/jobs?wait=true", body.clone()),
+        ("/api/v1/jobs/batch", format!(r#"{{"jobs": [{body}]}}"#)),
+        ("/api/v1/jobs/batch?wait=true", format!(r#"{{"jobs": [{body}]}}"#)),
+    ] {
+        let answer = server.post(path).json(body).send().await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "5"), "{path}");
+        assert_eq!(answer.json()["type"], "urn:gavel:problem:draining");
+    }
+    let stream = server.post("/api/v1/jobs/stream").header("content-type", "application/x-ndjson");
+    let line = stream.body(body).send().await.json();
+    assert_eq!((&line["index"], &line["error"]["status"]), (&0.into(), &503.into()), "{line}");
+    assert_eq!(server.get("/api/v1/jobs").send().await.json()["jobs"].as_array().unwrap().len(), 1);
+    server.hold.add_permits(1);
+    assert_eq!(waiting.await.unwrap().json()["status"], "completed");
+    server.nothing_held().await;
 }
 
 #[tokio::test]
@@ -143,12 +175,12 @@ async fn a_shutdown_answers_whoever_waits() {
 }
 
 #[tokio::test]
-async fn a_request_in_flight_at_the_shutdown_is_finished() {
+async fn a_request_in_flight_at_the_shutdown_is_answered() {
     let mut server = Server::start().await;
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     let body = job("cat", "").to_string();
     let head = format!(
-        "POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -158,7 +190,7 @@ async fn a_request_in_flight_at_the_shutdown_is_finished() {
     socket.write_all(body.as_bytes()).await.unwrap();
     let mut answer = String::new();
     timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("problem:draining"), "{answer}");
     server.stopped().await;
 }
 
@@ -169,7 +201,7 @@ async fn the_grace_period_has_an_end() {
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     socket
         .write_all(
-            b"POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n",
+            b"POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n",
         )
         .await
         .unwrap();

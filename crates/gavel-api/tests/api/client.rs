@@ -44,7 +44,7 @@ pub struct Call {
 
 impl Call {
     pub fn new(address: SocketAddr, method: &str, path: &str) -> Self {
-        let builder = Request::builder().method(method).uri(path).header("host", "gavel.test");
+        let builder = Request::builder().method(method).uri(path).header("host", "localhost");
         Self { address, builder, body: Bytes::new() }
     }
 

@@ -5,6 +5,7 @@ mod bounds;
 mod client;
 mod document;
 mod events;
+mod hosts;
 mod jobs;
 mod operation;
 mod refusals;

@@ -60,6 +60,7 @@ pub struct Server {
     pub bell: Arc<FaultyQueue>,
     pub board: Arc<Board>,
     pub languages: LanguageBook,
+    pub service: Arc<Service>,
     /// Ends one job whose source begins with "hold".
     pub hold: Arc<Semaphore>,
     shutdown: Option<oneshot::Sender<()>>,
@@ -116,6 +117,7 @@ impl Server {
             bell,
             board,
             languages,
+            service,
             hold,
             shutdown: Some(shutdown),
             serving: Some(serving),

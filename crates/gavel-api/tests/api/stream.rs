@@ -73,7 +73,7 @@ async fn a_full_queue_slows_a_stream_down() {
 /// The head of a chunked stream request, on a raw socket.
 async fn open_stream(server: &Server) -> TcpStream {
     let mut socket = TcpStream::connect(server.address).await.unwrap();
-    let head = "POST /api/v1/jobs/stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n\
+    let head = "POST /api/v1/jobs/stream HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
                 transfer-encoding: chunked\r\n\r\n";
     socket.write_all(head.as_bytes()).await.unwrap();
     socket

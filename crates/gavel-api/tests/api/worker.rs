@@ -75,7 +75,7 @@ async fn work(store: Arc<dyn Store>, queue: Arc<dyn Queue>, hold: Arc<Semaphore>
         "fault" => Settlement::Failed { message: "the sandbox could not be opened".into() },
         _ => completed(&claim.job),
     };
-    let event = if matches!(end, Settlement::Released { .. }) { Event::Restarted } else { Event::Ended };
+    let event = if matches!(end, Settlement::Released { .. }) { Event::Restarted } else { Event::Ended(None) };
     match store.settle(key, now(), end).await {
         Ok(()) | Err(StoreError::LeaseLost) => {}
         Err(error) => panic!("{error}"),
@@ -85,7 +85,7 @@ async fn work(store: Arc<dyn Store>, queue: Arc<dyn Queue>, hold: Arc<Semaphore>
 }
 
 fn completed(job: &Job) -> Settlement {
-    Settlement::Completed(Box::new(outcome(job)))
+    Settlement::Completed(Arc::new(outcome(job)))
 }
 
 /// Says back what came in as stdin.

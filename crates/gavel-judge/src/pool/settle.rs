@@ -1,20 +1,24 @@
 //! Puts results into the book, then rings.
 
 use super::{Shared, now};
-use gavel_core::Status;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use gavel_core::verdict::Verdict;
-use gavel_store::{ClaimKey, Event, Settlement, StoreError};
+use gavel_core::{Job, Outcome, Status, Timestamp};
+use gavel_store::{Claim, ClaimKey, Event, JobRecord, Settlement, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Sender, channel};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 /// What a worker has done with a claim; `end` is `None` where the claim was lost.
 pub struct Done {
-    pub key: ClaimKey,
-    pub language: String,
+    pub claim: Claim,
     pub end: Option<Settlement>,
 }
+
+/// Whoever waits for a job is told of a result up to this size as it stands in memory; a larger one is read
+/// back, for it would stay in memory as long as the slowest listener takes.
+const TOLD: usize = 64 << 10;
 
 /// First pause before a result is offered to the store again; doubled up to a second.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -26,37 +30,43 @@ pub fn start(shared: &Arc<Shared>) -> (Sender<Done>, JoinHandle<()>) {
     let (sender, mut receiver) = channel::<Done>(shared.options.max_workers as usize * 2 + 2);
     let shared = Arc::clone(shared);
     let task = tokio::spawn(async move {
-        let mut settling = JoinSet::new();
+        // In this task and not in tasks of their own: each would wake another thread.
+        let mut settling = FuturesUnordered::new();
         loop {
             tokio::select! {
                 done = receiver.recv() => match done {
                     None => break,
-                    Some(Done { key, end: None, .. }) => forget(&shared, key),
-                    Some(Done { key, language, end: Some(end) }) => {
+                    Some(Done { claim, end: None }) => forget(&shared, claim.key),
+                    Some(Done { claim, end: Some(end) }) => {
                         let shared = Arc::clone(&shared);
-                        settling.spawn(async move { settle(&shared, key, Some(&language), end).await });
+                        settling.push(async move { settle(&shared, claim.key, Some(claim), end).await });
                     }
                 },
-                Some(_) = settling.join_next() => {}
+                Some(()) = settling.next() => {}
             }
         }
-        while settling.join_next().await.is_some() {}
+        while settling.next().await.is_some() {}
     });
     (sender, task)
 }
 
-/// Settles one claim, however long the store is away, while the lease can be held.
-pub async fn settle(shared: &Arc<Shared>, key: ClaimKey, language: Option<&str>, end: Settlement) {
+/// Settles one claim, however long the store is away, while the lease can be held. `claim` is the whole of
+/// it; `None`: nobody began the job.
+pub async fn settle(shared: &Arc<Shared>, key: ClaimKey, claim: Option<Claim>, end: Settlement) {
     let deadline = Instant::now() + shared.options.lease;
     let mut pause = PAUSE;
     let mut end = end;
     loop {
-        match shared.parts.store.settle(key, now(), end.clone()).await {
+        let settled_at = now();
+        match shared.parts.store.settle(key, settled_at, end.clone()).await {
             Ok(()) => {
-                if let Some(language) = language {
-                    count(language, &end);
+                if let Some(claim) = &claim {
+                    count(&claim.job.language, &end);
+                    if !matches!(end, Settlement::Released { .. }) {
+                        shared.parts.board.count_done(claim.worker);
+                    }
                 }
-                announce(shared, key, &end);
+                announce(shared, key, claim, settled_at, end);
                 break;
             }
             Err(StoreError::LeaseLost) => {
@@ -91,18 +101,57 @@ fn forget(shared: &Shared, key: ClaimKey) {
     shared.draining.send_modify(|_| {});
 }
 
-fn announce(shared: &Arc<Shared>, key: ClaimKey, end: &Settlement) {
+fn announce(shared: &Arc<Shared>, key: ClaimKey, claim: Option<Claim>, settled_at: Timestamp, end: Settlement) {
     let queue = &shared.parts.queue;
     let Settlement::Released { delay, .. } = end else {
-        queue.publish(key.id, Event::Ended);
+        let record = claim.and_then(|claim| record(claim, &shared.options.node, settled_at, end));
+        queue.publish(key.id, Event::Ended(record));
         return;
     };
     queue.publish(key.id, Event::Restarted);
-    let (shared, delay) = (Arc::clone(shared), *delay);
+    let shared = Arc::clone(shared);
     tokio::spawn(async move {
         tokio::time::sleep(delay).await;
         shared.parts.queue.announce(1);
     });
+}
+
+/// The row as it is in the book now. `None`: too large to be told.
+fn record(claim: Claim, node: &str, settled_at: Timestamp, end: Settlement) -> Option<Arc<JobRecord>> {
+    let (status, outcome, error_message) = match end {
+        Settlement::Completed(outcome) => (Status::Completed, Some(outcome), None),
+        Settlement::Failed { message } => (Status::Failed, None, Some(message)),
+        Settlement::Cancelled => (Status::Cancelled, None, None),
+        Settlement::Released { .. } => return None,
+    };
+    if size(&claim.job) + outcome.as_deref().map_or(0, outcome_size) > TOLD {
+        return None;
+    }
+    let Claim { key, worker, job, owner, created_at, started_at, .. } = claim;
+    Some(Arc::new(JobRecord {
+        id: key.id,
+        job,
+        owner,
+        status,
+        worker_id: Some(worker),
+        node: Some(node.to_owned()),
+        attempt: key.attempt,
+        error_message,
+        outcome,
+        created_at,
+        started_at: Some(started_at),
+        completed_at: Some(settled_at),
+    }))
+}
+
+fn size(job: &Job) -> usize {
+    let files: usize = job.files.iter().map(|file| file.content.len()).sum();
+    job.source.len() + job.stdin.len() + job.expected_output.as_ref().map_or(0, Vec::len) + files
+}
+
+fn outcome_size(outcome: &Outcome) -> usize {
+    let files: usize = outcome.files.iter().map(|file| file.content.len()).sum();
+    outcome.stdout.len() + outcome.stderr.len() + outcome.compile_output.len() + files
 }
 
 fn count(language: &str, end: &Settlement) {

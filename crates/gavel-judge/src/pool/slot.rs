@@ -57,10 +57,9 @@ impl Slot {
         // The dispatcher is gone only when the pool drains; then no task comes, either.
         let _ = self.idle.send(self.id);
         while let Some(task) = self.next() {
-            let key = task.claim.key;
-            let language = task.claim.job.language.clone();
-            let end = self.work(task);
-            if self.done.blocking_send(Done { key, language, end }).is_err() {
+            let Task { claim, cancel } = task;
+            let end = self.work(&claim, &cancel);
+            if self.done.blocking_send(Done { claim, end }).is_err() {
                 break;
             }
             if self.sandbox.is_none() {
@@ -114,8 +113,7 @@ impl Slot {
     }
 
     /// Judges one job. `None`: the claim is lost, and so is the result.
-    fn work(&mut self, task: Task) -> Option<Settlement> {
-        let Task { claim, cancel } = task;
+    fn work(&mut self, claim: &Claim, cancel: &Cancel) -> Option<Settlement> {
         self.shared.parts.board.change(self.id as i32, now(), WorkerState::Busy, Some(claim.key.id));
         let started = Event::Started { worker: claim.worker, attempt: claim.key.attempt };
         self.shared.parts.queue.publish(claim.key.id, started);
@@ -128,16 +126,16 @@ impl Slot {
             return Some(Settlement::Released { delay: REOPEN_DELAY, count_attempt: false });
         }
         // A bug of ours must cost one attempt and not the worker.
-        let judged = catch_unwind(AssertUnwindSafe(|| self.judge(&claim, &language, &cancel)));
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judge(claim, &language, cancel)));
         let judged = judged.unwrap_or_else(|_| Err(Fault::new("judge a job", "a panic; its message is above")));
         match judged {
-            Ok(Judged::Outcome(outcome)) => Some(Settlement::Completed(outcome)),
+            Ok(Judged::Outcome(outcome)) => Some(Settlement::Completed(Arc::from(outcome))),
             Ok(Judged::Cancelled) => match self.shared.why_stopped(claim.key) {
                 Some(Why::Wanted) => Some(Settlement::Cancelled),
                 Some(Why::Drain) => Some(Settlement::Released { delay: Duration::ZERO, count_attempt: false }),
                 Some(Why::LeaseLost) | None => None,
             },
-            Err(fault) => Some(self.recover(&claim, &fault)),
+            Err(fault) => Some(self.recover(claim, &fault)),
         }
     }
 
@@ -157,6 +155,7 @@ impl Slot {
     fn recover(&mut self, claim: &Claim, fault: &Fault) -> Settlement {
         self.sandbox = None;
         self.enter(WorkerState::Recovering);
+        self.shared.parts.board.count_fault(self.id as i32);
         metrics::counter!("gavel_faults_total", "step" => fault.step).increment(1);
         let (id, tries) = (claim.key.id, claim.tries);
         tracing::error!(job.id = %id, tries, worker = self.id, step = fault.step, error = %fault, "a fault of ours");

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// Names of all our groups begin so; then come the server's pid and the slot.
 const PREFIX: &str = "gavel.";
 
+/// Group of the server itself, on version 2.
+const LEAF: &str = "gavel-server";
+
 /// Where groups are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hierarchy {
@@ -192,6 +195,8 @@ fn remove_group(path: &Path) -> io::Result<()> {
 /// Version 2 lets processes live in leaves only: the server moves into one beside its jobs', in its
 /// own (delegated) group; root may use a group at the top instead.
 fn prepare_v2(own: &Path) -> Result<PathBuf, String> {
+    // Where a server has been before us, or we have before an exec, groups are made beside its leaf.
+    let own = own.parent().filter(|_| own.ends_with(LEAF)).unwrap_or(own);
     match delegate(own) {
         Ok(()) => Ok(own.to_owned()),
         Err(why) if rustix::process::geteuid().is_root() => {
@@ -210,7 +215,7 @@ fn prepare_v2(own: &Path) -> Result<PathBuf, String> {
 }
 
 fn delegate(own: &Path) -> Result<(), String> {
-    let leaf = own.join("gavel-server");
+    let leaf = own.join(LEAF);
     let moved = match fs::create_dir(&leaf) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
         _ => fs::write(leaf.join("cgroup.procs"), "0"),
@@ -226,7 +231,13 @@ fn delegate(own: &Path) -> Result<(), String> {
 }
 
 fn enable(group: &Path) -> io::Result<()> {
-    fs::write(group.join("cgroup.subtree_control"), "+memory +pids +cpu")
+    let control = group.join("cgroup.subtree_control");
+    fs::write(&control, "+memory +pids")?;
+    // It shares processors evenly between jobs; not everybody gets it delegated, and CPU time is counted without it.
+    match fs::write(&control, "+cpu") {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Promises {
                 assert_eq!(status, Status::Cancelled, "{id}: {said:?}");
             } else if said.contains(&"completed") {
                 assert_eq!(status, Status::Completed, "{id}: {said:?}");
-                assert_eq!(record.outcome.map(|outcome| outcome.stdout), Some(b"7\n".to_vec()));
+                assert_eq!(record.outcome.map(|outcome| outcome.stdout.clone()), Some(b"7\n".to_vec()));
             } else if said.contains(&"claimed") {
                 assert!(record.attempt >= 1, "{id}: {said:?}, but {status}");
             }

@@ -159,7 +159,7 @@ pub fn full_outcome() -> Outcome {
 }
 
 pub fn completed(verdict: Verdict) -> Settlement {
-    Settlement::Completed(Box::new(outcome(verdict)))
+    Settlement::Completed(Arc::new(outcome(verdict)))
 }
 
 pub fn claimant(workers: i32) -> Claimant {

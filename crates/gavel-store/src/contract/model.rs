@@ -8,6 +8,7 @@ use crate::{
 };
 use gavel_core::{JobId, Outcome, Status, Timestamp, Verdict};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 const MAX_DEPTH: u64 = 40;
@@ -198,7 +199,7 @@ impl Model {
 }
 
 impl ModelJob {
-    fn end(&mut self, now: Timestamp, status: Status, outcome: Option<&Outcome>, message: Option<&str>) {
+    fn end(&mut self, now: Timestamp, status: Status, outcome: Option<&Arc<Outcome>>, message: Option<&str>) {
         self.record.status = status;
         self.record.completed_at = Some(now);
         self.record.outcome = outcome.cloned();
@@ -220,7 +221,7 @@ impl ModelJob {
 /// The walk: a store, its model, and what a client and a worker would remember.
 struct Walk<'a> {
     fixture: &'a dyn Fixture,
-    store: std::sync::Arc<dyn Store>,
+    store: Arc<dyn Store>,
     model: Model,
     random: Random,
     now: Timestamp,
@@ -293,10 +294,10 @@ impl Walk<'_> {
     fn any_end(&mut self) -> Settlement {
         match self.random.below(10) {
             0..3 => completed(Verdict::Accepted),
-            3 => Settlement::Completed(Box::new(full_outcome())),
+            3 => Settlement::Completed(Arc::new(full_outcome())),
             4 => {
                 let verdict = Verdict::ALL[self.random.below(7) as usize];
-                Settlement::Completed(Box::new(outcome(verdict)))
+                Settlement::Completed(Arc::new(outcome(verdict)))
             }
             5 => Settlement::Failed { message: "x".to_owned() },
             6 => Settlement::Cancelled,

@@ -149,7 +149,7 @@ pub async fn a_listener_hears_everything_in_order(fixture: &dyn QueueFixture) {
     not_now(listener.next()).await;
     let binary = Event::Output { stream: Stream::Stderr, bytes: b"\xff\0".to_vec() };
     let compiler = Event::Output { stream: Stream::CompileOutput, bytes: b"warning".to_vec() };
-    let story = [started(1), compiler, output("a"), binary, output("b"), Event::Ended];
+    let story = [started(1), compiler, output("a"), binary, output("b"), Event::Ended(None)];
     for event in &story {
         queue.publish(job(1), event.clone());
     }
@@ -165,8 +165,8 @@ pub async fn a_late_listener_hears_the_attempt_from_its_start(fixture: &dyn Queu
     assert_eq!(hear(&mut listener, 3).await, [started(1), output("a"), output("b")]);
     not_now(listener.next()).await;
     queue.publish(job(1), output("c"));
-    queue.publish(job(1), Event::Ended);
-    assert_eq!(hear(&mut listener, 2).await, [output("c"), Event::Ended]);
+    queue.publish(job(1), Event::Ended(None));
+    assert_eq!(hear(&mut listener, 2).await, [output("c"), Event::Ended(None)]);
 }
 
 pub async fn all_listeners_hear_the_same(fixture: &dyn QueueFixture) {
@@ -185,7 +185,7 @@ pub async fn all_listeners_hear_the_same(fixture: &dyn QueueFixture) {
     }
     let mut story = vec![started(1)];
     story.extend((0..PIECES).map(|n| output(&n.to_string())));
-    story.push(Event::Ended);
+    story.push(Event::Ended(None));
     for event in &story {
         queue.publish(job(1), event.clone());
     }
@@ -201,7 +201,7 @@ pub async fn a_restart_makes_void_what_was_heard(fixture: &dyn QueueFixture) {
     queue.publish(job(1), output("void"));
     assert_eq!(hear(&mut listener, 2).await, [started(1), output("void")]);
     queue.publish(job(1), output("void and unheard"));
-    for event in [Event::Restarted, started(2), output("valid"), Event::Ended] {
+    for event in [Event::Restarted, started(2), output("valid"), Event::Ended(None)] {
         queue.publish(job(1), event);
     }
     let mut heard = hear(&mut listener, 1).await;
@@ -209,7 +209,7 @@ pub async fn a_restart_makes_void_what_was_heard(fixture: &dyn QueueFixture) {
     while heard.last() != Some(&Event::Restarted) {
         heard.extend(hear(&mut listener, 1).await);
     }
-    assert_eq!(hear(&mut listener, 3).await, [started(2), output("valid"), Event::Ended]);
+    assert_eq!(hear(&mut listener, 3).await, [started(2), output("valid"), Event::Ended(None)]);
 }
 
 pub async fn a_late_listener_hears_nothing_of_a_void_attempt(fixture: &dyn QueueFixture) {
@@ -241,8 +241,8 @@ pub async fn after_the_end_comes_nothing(fixture: &dyn QueueFixture) {
     let queue = fixture.fresh().await;
     let mut listener = queue.listen(job(1));
     // Cancelled before it ever started.
-    queue.publish(job(1), Event::Ended);
-    assert_eq!(hear(&mut listener, 1).await, [Event::Ended]);
+    queue.publish(job(1), Event::Ended(None));
+    assert_eq!(hear(&mut listener, 1).await, [Event::Ended(None)]);
     for _ in 0..2 {
         assert_eq!(soon(listener.next()).await, None);
     }
@@ -259,8 +259,8 @@ pub async fn a_listener_that_goes_disturbs_nobody(fixture: &dyn QueueFixture) {
     // A listener whose wait was given up has lost nothing either.
     assert_eq!(hear(&mut stays, 2).await, [started(1), output("a")]);
     not_now(stays.next()).await;
-    queue.publish(job(1), Event::Ended);
-    assert_eq!(hear(&mut stays, 1).await, [Event::Ended]);
+    queue.publish(job(1), Event::Ended(None));
+    assert_eq!(hear(&mut stays, 1).await, [Event::Ended(None)]);
 }
 
 pub async fn a_wish_to_cancel_is_heard_by_who_comes_later(fixture: &dyn QueueFixture) {

@@ -5,13 +5,16 @@ use super::{
     with_key, with_priority,
 };
 use crate::{
-    Cancelled, ClaimKey, Claimant, Deleted, Depth, Filter, Inserted, JobRecord, Lease, Settlement, Store, StoreError,
-    Swept,
+    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Filter, Inserted, JobRecord, Lease, Settlement, Store,
+    StoreError, Swept,
 };
 use gavel_core::{JobId, Status, Timestamp, Verdict};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 /// One test for each rule, on the stores of a fixture.
 #[macro_export]
@@ -27,6 +30,11 @@ macro_rules! store_contract {
             ten_seconds_of_waiting_weigh_as_much_as_a_step_of_priority
             a_claim_takes_at_most_one_job_for_each_worker
             no_job_is_claimed_twice_by_eight_at_once
+            who_stands_for_a_job_gets_the_next_one
+            who_stands_gets_what_waits_in_its_order
+            who_stands_gets_no_job_before_its_time
+            a_stand_that_is_given_up_takes_no_job_away
+            jobs_that_come_while_many_stand_and_give_up_are_each_done_once
             a_released_job_waits_for_its_delay_and_then_has_its_old_place
             a_result_of_an_old_attempt_is_refused
             a_job_is_settled_once
@@ -108,10 +116,10 @@ pub async fn an_outcome_comes_back_exactly_as_it_was_settled(fixture: &dyn Fixtu
     let new = full_job(at(0));
     put(&*store, vec![new.clone()]).await;
     let claim = claim_one(&*store, at(1)).await;
-    store.settle(claim.key, at(2), Settlement::Completed(Box::new(full_outcome()))).await.expect("settle");
+    store.settle(claim.key, at(2), Settlement::Completed(Arc::new(full_outcome()))).await.expect("settle");
     let record = find(&*store, new.id).await;
     assert_eq!(record.job, new.job, "the request is still there");
-    assert_eq!(record.outcome, Some(full_outcome()));
+    assert_eq!(record.outcome.as_deref(), Some(&full_outcome()));
 }
 
 pub async fn a_job_goes_from_pending_to_running_to_completed(fixture: &dyn Fixture) {
@@ -217,6 +225,117 @@ pub async fn no_job_is_claimed_twice_by_eight_at_once(fixture: &dyn Fixture) {
         });
     }
     let all = claimers.join_all().await.concat();
+    assert_eq!(all.len() as u64, JOBS);
+    assert_eq!(BTreeSet::from_iter(all).len() as u64, JOBS);
+    assert_eq!(store.depth().await, Ok(Depth::default()));
+}
+
+/// The next job of a worker that stands; from a store that does not wait, when it is there.
+async fn stand(store: &dyn Store, worker: i32, clock: fn() -> Timestamp) -> Claim {
+    loop {
+        if let Some(claim) = store.claim_next(NODE, worker, clock, LEASE).await.expect("stand") {
+            return claim;
+        }
+        let by = Claimant { node: NODE.to_owned(), workers: vec![worker] };
+        if let Some(claim) = store.claim(by, clock(), LEASE).await.expect("claim").pop() {
+            return claim;
+        }
+        yield_now().await;
+    }
+}
+
+/// Lets others have their turn for a while.
+async fn linger(turns: u64) {
+    for _ in 0..turns {
+        yield_now().await;
+    }
+}
+
+pub async fn who_stands_for_a_job_gets_the_next_one(fixture: &dyn Fixture) {
+    let store = fixture.fresh(PLENTY).await;
+    let new = full_job(at(5));
+    let standing = {
+        let store = store.clone();
+        tokio::spawn(async move { stand(&*store, 7, || at(6)).await })
+    };
+    linger(1000).await;
+    put(&*store, vec![new.clone()]).await;
+    let claim = standing.await.expect("standing");
+    assert_eq!((claim.key, claim.tries, claim.worker), (ClaimKey { id: new.id, attempt: 1 }, 1, 7));
+    assert_eq!((claim.job, claim.owner), (new.job.clone(), new.owner.clone()));
+    assert_eq!((claim.created_at, claim.started_at), (at(5), at(6)));
+    assert_eq!(store.depth().await, Ok(Depth { pending: 0, running: 1, oldest_pending: None }));
+    let running = find(&*store, new.id).await;
+    assert_eq!((running.status, running.worker_id, running.attempt), (Status::Running, Some(7), 1));
+    assert_eq!((running.node.as_deref(), running.started_at), (Some(NODE), Some(at(6))));
+
+    // It is a claim as any other: its lease runs out, and the job has its old place and its key.
+    assert_eq!(store.sweep(at(65), 3).await, Ok(Swept::default()));
+    assert_eq!(store.sweep(at(66), 3).await, Ok(Swept { requeued: 1, failed: 0 }));
+    assert_eq!(claim_one(&*store, at(67)).await.key, ClaimKey { id: new.id, attempt: 2 });
+    let lost = store.settle(claim.key, at(68), completed(Verdict::Accepted)).await;
+    assert_eq!(lost, Err(StoreError::LeaseLost));
+    assert_eq!(store.insert(vec![new.clone()]).await, Ok(vec![Inserted::Existing(new.id)]));
+}
+
+pub async fn who_stands_gets_what_waits_in_its_order(fixture: &dyn Fixture) {
+    let store = fixture.fresh(PLENTY).await;
+    let ids = put(&*store, vec![new_job(at(1), 1), with_priority(new_job(at(2), 2), 3), new_job(at(0), 3)]).await;
+    for id in [ids[1], ids[2], ids[0]] {
+        assert_eq!(stand(&*store, 1, || at(9)).await.key.id, id);
+    }
+}
+
+pub async fn who_stands_gets_no_job_before_its_time(fixture: &dyn Fixture) {
+    let store = fixture.fresh(PLENTY).await;
+    let id = put(&*store, vec![new_job(at(0), 1)]).await[0];
+    let claim = claim_one(&*store, at(1)).await;
+    store.settle(claim.key, at(2), released(10, true)).await.expect("release");
+    // It would stand for ever: nothing tells the store when it is time.
+    let early = store.claim_next(NODE, 1, || at(11), LEASE).await.expect("stand");
+    assert_eq!(early.map(|claim| claim.key.id), None);
+    assert_eq!(stand(&*store, 1, || at(12)).await.key, ClaimKey { id, attempt: 2 });
+}
+
+pub async fn a_stand_that_is_given_up_takes_no_job_away(fixture: &dyn Fixture) {
+    let store = fixture.fresh(PLENTY).await;
+    for n in 0..20 {
+        let waiting = timeout(Duration::from_micros(50 * n), store.claim_next(NODE, 1, || at(5), LEASE)).await;
+        assert!(!matches!(waiting, Ok(Ok(Some(_)))), "there is no job");
+    }
+    let id = put(&*store, vec![new_job(at(0), 1)]).await[0];
+    let claim = claim_one(&*store, at(6)).await;
+    assert_eq!((claim.key.id, claim.tries), (id, 1));
+}
+
+pub async fn jobs_that_come_while_many_stand_and_give_up_are_each_done_once(fixture: &dyn Fixture) {
+    const JOBS: u64 = 400;
+    let store = fixture.fresh(PLENTY).await;
+    let done = Arc::new(AtomicU64::new(0));
+    let mut workers = tokio::task::JoinSet::new();
+    for worker in 0..6 {
+        let (store, done) = (store.clone(), done.clone());
+        workers.spawn(async move {
+            let mut mine = Vec::new();
+            let mut patience = worker as u64;
+            while done.load(Ordering::SeqCst) < JOBS {
+                // Some are given up while their job is under way.
+                patience = (patience * 7 + 3) % 13;
+                let next = timeout(Duration::from_micros(300 * patience), stand(&*store, worker, || at(5000))).await;
+                let Ok(claim) = next else { continue };
+                assert_eq!((claim.tries, claim.worker), (1, worker), "nothing but giving up came before");
+                store.settle(claim.key, at(5001), completed(Verdict::Accepted)).await.expect("settle");
+                mine.push(claim.key.id);
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+            mine
+        });
+    }
+    for n in 0..JOBS / 4 {
+        put(&*store, (0..4).map(|m| new_job(at(n), m)).collect()).await;
+        linger(200 * (n % 5)).await;
+    }
+    let all = timeout(Duration::from_secs(60), workers.join_all()).await.expect("no job is lost").concat();
     assert_eq!(all.len() as u64, JOBS);
     assert_eq!(BTreeSet::from_iter(all).len() as u64, JOBS);
     assert_eq!(store.depth().await, Ok(Depth::default()));
@@ -405,7 +524,7 @@ pub async fn only_ended_jobs_are_deleted(fixture: &dyn Fixture) {
     assert_eq!(store.delete(id).await, Ok(Deleted::NotEnded(Status::Pending)));
     let claim = claim_one(&*store, at(1)).await;
     assert_eq!(store.delete(id).await, Ok(Deleted::NotEnded(Status::Running)));
-    store.settle(claim.key, at(2), Settlement::Completed(Box::new(full_outcome()))).await.expect("settle");
+    store.settle(claim.key, at(2), Settlement::Completed(Arc::new(full_outcome()))).await.expect("settle");
     assert_eq!(store.delete(id).await, Ok(Deleted::Done));
     assert_eq!(store.delete(id).await, Ok(Deleted::Unknown));
     assert_eq!(store.find(id).await, Ok(None));
@@ -541,7 +660,7 @@ pub async fn a_listing_is_newest_first_and_without_contents(fixture: &dyn Fixtur
 
     let claims = store.claim(claimant(3), at(100), LEASE).await.expect("claim");
     let full = claims.iter().find(|claim| claim.key.id == ids[1]).expect("claimed");
-    store.settle(full.key, at(101), Settlement::Completed(Box::new(full_outcome()))).await.expect("settle");
+    store.settle(full.key, at(101), Settlement::Completed(Arc::new(full_outcome()))).await.expect("settle");
     let jobs = store.list(Filter::default(), 10).await.expect("list");
     let (line, want) = (&jobs[2], full_outcome());
     assert_eq!((line.id, line.language.as_str(), line.status), (ids[1], "cpp", Status::Completed));
@@ -719,7 +838,7 @@ pub async fn the_latest_ended_jobs_come_newest_first(fixture: &dyn Fixture) {
     let ids = put(&*store, (0..4).map(|n| new_job(at(n), n)).collect()).await;
     let claims = store.claim(claimant(3), at(10), LEASE).await.expect("claim");
     store.settle(claims[2].key, at(11), Settlement::Failed { message: "m".to_owned() }).await.expect("settle");
-    store.settle(claims[0].key, at(12), Settlement::Completed(Box::new(full_outcome()))).await.expect("settle");
+    store.settle(claims[0].key, at(12), Settlement::Completed(Arc::new(full_outcome()))).await.expect("settle");
     store.cancel(ids[3], at(13)).await.expect("cancel");
     let sample = store.recent(10).await.expect("recent");
     assert_eq!(sample.iter().map(|ended| ended.completed_at).collect::<Vec<_>>(), [at(13), at(12), at(11)]);

@@ -4,7 +4,7 @@ use super::row::{Columns, blob, brought_files, id_at};
 use super::writer::Tx;
 use crate::{Claim, ClaimKey, Claimant, Lease, StoreError};
 use gavel_core::{Job, JobId, Timestamp};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::time::Duration;
 
 /// What a job that cannot be read back says in the end. The cause is in the log.
@@ -19,6 +19,20 @@ struct Candidate {
     created_at: i64,
 }
 
+impl Candidate {
+    fn claim(&self, job: Job, owner: Option<String>, worker: i32, now: Timestamp) -> Claim {
+        Claim {
+            key: ClaimKey { id: self.id, attempt: self.attempt + 1 },
+            tries: self.tries + 1,
+            worker,
+            job,
+            owner,
+            created_at: Timestamp(self.created_at),
+            started_at: now,
+        }
+    }
+}
+
 pub(super) fn claim(tx: &mut Tx<'_>, by: &Claimant, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, StoreError> {
     let mut claims = Vec::new();
     while claims.len() < by.workers.len() && tx.hot.pending() > 0 {
@@ -27,7 +41,13 @@ pub(super) fn claim(tx: &mut Tx<'_>, by: &Claimant, now: Timestamp, lease: Durat
         for candidate in &found {
             let worker = by.workers[claims.len()];
             match load(tx, candidate) {
-                Ok(job) => claims.push(take(tx, candidate, job, &by.node, worker, now, lease)?),
+                Ok((job, owner)) => {
+                    let claim = candidate.claim(job, owner, worker, now);
+                    remove_pending(tx, candidate.rank, candidate.id, candidate.created_at)?;
+                    insert_running(tx.conn, &claim, candidate.seq, candidate.rank, &by.node, lease)?;
+                    tx.hot.running_added();
+                    claims.push(claim);
+                }
                 // One bad row must not stand at the head of the queue for ever.
                 Err(StoreError::Damaged(cause)) => give_up(tx, candidate, now, &cause)?,
                 Err(error) => return Err(error),
@@ -60,10 +80,11 @@ fn candidates(tx: &Tx<'_>, now: Timestamp, limit: usize) -> Result<Vec<Candidate
     Ok(found)
 }
 
-fn load(tx: &Tx<'_>, candidate: &Candidate) -> Result<Job, StoreError> {
+/// The job and its owner.
+fn load(tx: &Tx<'_>, candidate: &Candidate) -> Result<(Job, Option<String>), StoreError> {
     let (seq, id) = (candidate.seq, candidate.id);
     let mut statement = tx.conn.prepare_cached(
-        "SELECT language, priority, input_files, request, source_code, stdin, expected_output
+        "SELECT owner, language, priority, input_files, request, source_code, stdin, expected_output
          FROM jobs WHERE seq = ?1 AND id = ?2",
     )?;
     let mut rows = statement.query(params![seq, blob(&id)])?;
@@ -71,30 +92,36 @@ fn load(tx: &Tx<'_>, candidate: &Candidate) -> Result<Job, StoreError> {
     let columns = Columns::of(row, id);
     let mut job = columns.job()?;
     job.files = brought_files(tx.conn, seq, columns.get("input_files")?, id)?;
-    Ok(job)
+    Ok((job, columns.get("owner")?))
 }
 
-fn take(
-    tx: &mut Tx<'_>,
-    candidate: &Candidate,
-    job: Job,
+/// Writes down who has the job.
+pub(super) fn insert_running(
+    conn: &Connection,
+    claim: &Claim,
+    seq: i64,
+    rank: i64,
     node: &str,
-    worker: i32,
-    now: Timestamp,
     lease: Duration,
-) -> Result<Claim, StoreError> {
-    let &Candidate { id, rank, seq, created_at, .. } = candidate;
-    let (attempt, tries) = (candidate.attempt + 1, candidate.tries + 1);
-    remove_pending(tx, rank, id, created_at)?;
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO running
-                 (id, seq, attempt, tries, worker_id, node, lease_until, rank, created_at, started_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![blob(&id), seq, attempt, tries, worker, node, now.plus(lease).0, rank, created_at, now.0])?;
-    tx.hot.running_added();
-    Ok(Claim { key: ClaimKey { id, attempt }, tries, worker, job, created_at: Timestamp(created_at), started_at: now })
+) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT INTO running
+             (id, seq, attempt, tries, worker_id, node, lease_until, rank, created_at, started_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?
+    .execute(params![
+        blob(&claim.key.id),
+        seq,
+        claim.key.attempt,
+        claim.tries,
+        claim.worker,
+        node,
+        claim.started_at.plus(lease).0,
+        rank,
+        claim.created_at.0,
+        claim.started_at.0
+    ])?;
+    Ok(())
 }
 
 pub(super) fn remove_pending(tx: &mut Tx<'_>, rank: i64, id: JobId, created_at: i64) -> Result<(), StoreError> {

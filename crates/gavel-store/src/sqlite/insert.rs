@@ -2,6 +2,7 @@
 
 use super::request::Request;
 use super::row::{BROUGHT, blob, rank};
+use super::standing;
 use super::writer::Tx;
 use crate::{Inserted, NewJob, StoreError};
 use gavel_core::{JobId, Timestamp};
@@ -33,13 +34,9 @@ fn insert_one(tx: &mut Tx<'_>, new: &NewJob, max_depth: u64, room: bool) -> Resu
     tx.skew.admit(tx.conn, new.id, new.created_at)?;
     let Some(seq) = insert_row(tx, new)? else { return Ok(Some(Inserted::Existing(new.id))) };
     insert_files(tx, seq, new)?;
-    tx.conn
-        .prepare_cached(
-            "INSERT INTO pending (rank, id, seq, not_before, attempt, tries, created_at)
-             VALUES (?1, ?2, ?3, 0, 0, 0, ?4)",
-        )?
-        .execute(params![rank(new.created_at, new.job.priority.into()), blob(&new.id), seq, new.created_at.0])?;
-    tx.hot.pending_added(new.created_at.0);
+    if !standing::take_new(tx, new, seq)? {
+        enqueue(tx, new, seq)?;
+    }
     if let Some(idempotency) = &new.idempotency {
         tx.conn
             .prepare_cached(
@@ -55,6 +52,17 @@ fn insert_one(tx: &mut Tx<'_>, new: &NewJob, max_depth: u64, room: bool) -> Resu
             ])?;
     }
     Ok(Some(Inserted::New))
+}
+
+fn enqueue(tx: &mut Tx<'_>, new: &NewJob, seq: i64) -> Result<(), StoreError> {
+    tx.conn
+        .prepare_cached(
+            "INSERT INTO pending (rank, id, seq, not_before, attempt, tries, created_at)
+             VALUES (?1, ?2, ?3, 0, 0, 0, ?4)",
+        )?
+        .execute(params![rank(new.created_at, new.job.priority.into()), blob(&new.id), seq, new.created_at.0])?;
+    tx.hot.pending_added(new.created_at.0);
+    Ok(())
 }
 
 fn known_key(tx: &Tx<'_>, new: &NewJob) -> Result<Option<Inserted>, StoreError> {

@@ -13,6 +13,7 @@ mod reader;
 mod request;
 mod room;
 mod row;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -29,6 +30,7 @@ use end::Lost;
 use gavel_core::{Bytes, JobId, Timestamp};
 use open::{DirectoryLock, connect_writer, create_private, refuse_scraps};
 use rusqlite::Connection;
+use standing::Waiting;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -128,9 +130,19 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let command = Command { durability, weight, work, result: None, reply: Some(reply), undelivered };
+        self.ask(Message::Run(Box::new(command)), answer, undelivered).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        message: Message,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+        undelivered: fn(T) -> Option<Box<dyn Op>>,
+    ) -> Result<T, StoreError> {
         let writer = self.writer.as_ref().ok_or_else(closed)?;
-        writer.send(Message::Run(Box::new(command))).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| StoreError::Unavailable("the store's writer failed".to_owned()))?
+        let mut answer = Answer { answer, writer, undelivered };
+        writer.send(message).await.map_err(|_| closed())?;
+        (&mut answer.answer).await.map_err(|_| StoreError::Unavailable("the store's writer failed".to_owned()))?
     }
 
     async fn read<T: Send + 'static>(
@@ -142,6 +154,26 @@ impl SqliteStore {
 
     fn readers(&self) -> Result<mpsc::Sender<reader::Work>, StoreError> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)
+    }
+}
+
+/// An answer under way. One that had been sent when its caller went away reached nobody, either.
+struct Answer<'a, T> {
+    answer: oneshot::Receiver<Result<T, StoreError>>,
+    writer: &'a mpsc::Sender<Message>,
+    undelivered: fn(T) -> Option<Box<dyn Op>>,
+}
+
+impl<T> Drop for Answer<'_, T> {
+    fn drop(&mut self) {
+        // From here on the writer notices by itself.
+        self.answer.close();
+        if let Ok(Ok(result)) = self.answer.try_recv()
+            && let Some(op) = (self.undelivered)(result)
+        {
+            // Where there is no room, the leases run out.
+            let _full = self.writer.try_send(Message::Run(op));
+        }
     }
 }
 
@@ -203,6 +235,18 @@ impl Store for SqliteStore {
     async fn claim(&self, by: Claimant, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, StoreError> {
         let work = move |tx: &mut Tx<'_>| claim::claim(tx, &by, now, lease);
         self.write_or(Durability::Relaxed, 1, work, return_claims).await
+    }
+
+    async fn claim_next(
+        &self,
+        node: &str,
+        worker: i32,
+        clock: fn() -> Timestamp,
+        lease: Duration,
+    ) -> Result<Option<Claim>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting { node: node.to_owned(), worker, clock, lease, reply };
+        self.ask(Message::Stand(waiting), answer, |claim| return_claims(claim.into_iter().collect())).await
     }
 
     async fn extend(&self, keys: Vec<ClaimKey>, now: Timestamp, lease: Duration) -> Result<Vec<Lease>, StoreError> {

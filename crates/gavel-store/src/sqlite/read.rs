@@ -6,6 +6,7 @@ use crate::{Ended, Filter, JobRecord, JobSummary, StoreError};
 use gavel_core::{JobId, Status, Timestamp, Verdict};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// While a job waits or runs, the hot tables know better than its row.
@@ -39,7 +40,7 @@ pub(super) fn find(conn: &Connection, id: JobId) -> Result<Option<JobRecord>, St
     }
     let seq = columns.get("seq")?;
     record.job.files = brought_files(conn, seq, columns.get("input_files")?, id)?;
-    if let Some(outcome) = &mut record.outcome {
+    if let Some(outcome) = record.outcome.as_mut().and_then(Arc::get_mut) {
         outcome.files = collected_files(conn, seq, columns.get("output_files")?, id)?;
     }
     drop(rows);

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Row, params};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) const BROUGHT: i32 = 0;
@@ -164,7 +165,7 @@ impl<'a> Columns<'a> {
             node: self.get("node")?,
             attempt: self.get("attempt")?,
             error_message: self.get("error_message")?,
-            outcome: if status == Status::Completed { Some(self.outcome()?) } else { None },
+            outcome: if status == Status::Completed { Some(Arc::new(self.outcome()?)) } else { None },
             created_at: self.created_at()?,
             started_at: self.time("started_at")?,
             completed_at: self.time("completed_at")?,

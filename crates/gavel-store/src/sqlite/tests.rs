@@ -208,6 +208,87 @@ mod trouble {
         assert_eq!((claims[0].key, claims[0].tries), (ClaimKey { id: ids[0], attempt: 2 }, 1));
     }
 
+    /// A worker that stands at the store.
+    async fn stand(
+        store: &Arc<SqliteStore>,
+        worker: i32,
+    ) -> tokio::task::JoinHandle<Result<Option<Claim>, StoreError>> {
+        let store = store.clone();
+        let standing = tokio::spawn(async move { store.claim_next("n", worker, || at(9), LEASE).await });
+        settle_down().await;
+        standing
+    }
+
+    #[tokio::test]
+    async fn workers_that_stand_are_served_in_the_commit_that_brings_their_jobs() {
+        let files = Files::new();
+        let store = files.open();
+        let (second, first) = (stand(&store, 2).await, stand(&store, 1).await);
+        put(&*store, vec![new_job(at(1), 1), new_job(at(2), 2), new_job(at(3), 3)]).await;
+        assert_eq!(store.depth().await.map(|depth| (depth.pending, depth.running)), Ok((1, 2)));
+        for (standing, n) in [(first, 1), (second, 2)] {
+            let claim = standing.await.expect("task").expect("stand").expect("a job");
+            assert_eq!((claim.key.id, claim.worker), (new_job(at(n), n).id, n as i32));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_that_fails_costs_who_stands_nothing() {
+        let fail: fn(&mut Tx<'_>) -> Result<(), StoreError> = |tx| {
+            tx.conn.execute("INSERT INTO no_such_table VALUES (1)", [])?;
+            Ok(())
+        };
+        for fail in [fail, |_| panic!("on purpose")] {
+            let files = Files::new();
+            let store = files.open();
+            let release = hold(&store).await;
+            let standing = stand(&store, 1).await;
+            let insert = {
+                let store = store.clone();
+                tokio::spawn(async move { store.insert(vec![new_job(at(1), 1)]).await })
+            };
+            settle_down().await;
+            let bad = {
+                let store = store.clone();
+                tokio::spawn(async move { store.write(Durability::Full, 1, fail).await })
+            };
+            settle_down().await;
+            drop(release);
+            assert_eq!(insert.await.expect("task"), Ok(vec![Inserted::New]));
+            assert!(matches!(bad.await.expect("task"), Err(StoreError::Unavailable(_))));
+            let claim = standing.await.expect("task").expect("stand").expect("the job");
+            assert_eq!(claim.key, ClaimKey { id: new_job(at(1), 1).id, attempt: 1 });
+            assert_eq!(store.depth().await.map(|depth| (depth.pending, depth.running)), Ok((0, 1)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_was_sent_but_never_received_goes_back() {
+        let files = Files::new();
+        let store = files.open();
+        let mut standing = std::pin::pin!(store.claim_next("n", 1, || at(9), LEASE));
+        assert!(is_pending(standing.as_mut()).await);
+        put(&*store, vec![new_job(at(1), 1)]).await;
+        assert_eq!(store.depth().await.map(|depth| depth.running), Ok(1), "its answer is under way");
+        standing.set(store.claim_next("n", 1, || at(9), LEASE));
+        store.check().await.expect("check");
+        assert_eq!(store.depth().await.map(|depth| (depth.pending, depth.running)), Ok((1, 0)));
+    }
+
+    /// Polls once; is it pending?
+    async fn is_pending(mut future: std::pin::Pin<&mut impl Future>) -> bool {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn who_stands_is_sent_away_when_the_store_closes() {
+        let files = Files::new();
+        let store = files.open();
+        let standing = stand(&store, 1).await;
+        store.close().await;
+        assert!(matches!(standing.await.expect("task"), Err(StoreError::Unavailable(_))));
+    }
+
     #[tokio::test]
     async fn a_lock_from_outside_is_waited_for_and_then_refused_and_leaves_nothing_broken() {
         let files = Files::new();

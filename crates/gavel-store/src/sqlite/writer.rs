@@ -7,6 +7,7 @@ use super::SqliteOptions;
 use super::hot::Hot;
 use super::open::connect_writer;
 use super::room::Room;
+use super::standing::{self, Standing, Waiting};
 use crate::{Depth, StoreError};
 use rusqlite::Connection;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +38,8 @@ pub(super) struct Tx<'a> {
     pub hot: &'a mut Hot,
     pub skew: &'a mut Skew,
     pub room: &'a mut Room,
+    /// `None` while each command of a group that failed runs alone: none may suffer from another.
+    pub standing: Option<&'a mut Standing>,
 }
 
 /// How far the time inside an id was ever from its job's creation, in milliseconds: what makes a window
@@ -92,10 +95,12 @@ where
     }
 
     fn succeed(self: Box<Self>) -> Option<Box<dyn Op>> {
-        let (result, reply) = (self.result?, self.reply?);
-        match reply.send(Ok(result)) {
+        let Self { work, result, reply, undelivered, .. } = *self;
+        // Whoever is told may find that what the command was given is its own again.
+        drop(work);
+        match reply?.send(Ok(result?)) {
             Ok(()) | Err(Err(_)) => None,
-            Err(Ok(result)) => (self.undelivered)(result),
+            Err(Ok(result)) => undelivered(result),
         }
     }
 
@@ -109,6 +114,7 @@ where
 
 pub(super) enum Message {
     Run(Box<dyn Op>),
+    Stand(Waiting),
     /// Finish what waits, then end.
     Close(oneshot::Sender<()>),
 }
@@ -135,6 +141,9 @@ pub(super) struct Writer {
     /// `None` after trouble that only a new connection can mend.
     state: Option<State>,
     shared: Arc<Shared>,
+    standing: Standing,
+    /// What must be done because answers reached nobody.
+    follow_up: Vec<Box<dyn Op>>,
 }
 
 struct State {
@@ -175,7 +184,13 @@ pub(super) fn start(
     let state = State::new(conn, &options, skew_ms.clone())?;
     let shared = Arc::new(Shared { depth: Mutex::new(state.hot.depth()), skew_ms });
     let (sender, receiver) = mpsc::channel(WAITING);
-    let mut writer = Writer { options, state: Some(state), shared: shared.clone() };
+    let mut writer = Writer {
+        options,
+        state: Some(state),
+        shared: shared.clone(),
+        standing: Standing::default(),
+        follow_up: Vec::new(),
+    };
     let thread = std::thread::Builder::new().name("gavel-store-w".to_owned()).spawn(move || {
         let closers = writer.serve(receiver);
         writer.finish();
@@ -201,6 +216,7 @@ impl Writer {
                         weight += op.weight().max(1);
                         group.push(op);
                     }
+                    Message::Stand(waiting) => self.standing.add(waiting),
                     Message::Close(closer) => {
                         receiver.close();
                         closers.push(closer);
@@ -210,76 +226,111 @@ impl Writer {
                     next = receiver.try_recv().ok();
                 }
             }
-            while !group.is_empty() {
-                group = self.run(std::mem::take(&mut group));
+            self.run(std::mem::take(&mut group));
+            while !self.follow_up.is_empty() {
+                let group = std::mem::take(&mut self.follow_up);
+                self.run(group);
             }
         }
+        self.standing.fail(&super::closed());
         closers
     }
 
-    /// Runs a group and answers it. Returns what must be done because answers reached nobody.
-    fn run(&mut self, mut group: Vec<Box<dyn Op>>) -> Vec<Box<dyn Op>> {
+    /// Runs a group and answers it. What must be done because answers reached nobody is in `follow_up` then.
+    fn run(&mut self, mut group: Vec<Box<dyn Op>>) {
         group.retain(|op| !op.abandoned());
-        if group.is_empty() {
-            return group;
+        self.standing.tidy();
+        if group.is_empty() && !self.can_serve() {
+            return;
         }
-        metrics::histogram!("gavel_store_group_size").record(group.len() as f64);
+        if !group.is_empty() {
+            metrics::histogram!("gavel_store_group_size").record(group.len() as f64);
+        }
         let errors = self.run_group(&mut group);
         if let Some(state) = &self.state {
             self.shared.show(state.hot.depth());
         }
-        let mut follow_up = Vec::new();
         for (op, error) in group.into_iter().zip(errors) {
             match error {
-                None => follow_up.extend(op.succeed()),
+                None => self.follow_up.extend(op.succeed()),
                 Some(error) => op.fail(error),
             }
         }
-        follow_up
     }
 
-    /// One result for each command. All share a transaction; where one of them fails, all are undone
-    /// and each runs again in a transaction of its own, so that the others do not suffer. Failures are
-    /// rare and groups bounded, so this costs less than a savepoint around every command.
+    /// Is there a worker that waits, and a job that it may have?
+    fn can_serve(&self) -> bool {
+        !self.standing.is_empty() && self.state.as_ref().is_none_or(|state| state.hot.pending() > 0)
+    }
+
+    /// One result for each command. All share a transaction, with the workers that wait for jobs; where it
+    /// fails, all is undone and each command runs again in a transaction of its own, so that the others do
+    /// not suffer. Failures are rare and groups bounded, so this costs less than a savepoint around every
+    /// command.
     fn run_group(&mut self, group: &mut [Box<dyn Op>]) -> Vec<Option<StoreError>> {
-        match self.attempt_guarded(group) {
-            Ok(()) => vec![None; group.len()],
-            Err(Failed::Command(_)) if group.len() > 1 => group
+        let alone = group.len() + usize::from(!self.standing.is_empty()) <= 1;
+        let errors = match self.attempt_guarded(group, true) {
+            Ok(()) => return vec![None; group.len()],
+            Err(Failed::Command(_)) if !alone => group
                 .iter_mut()
-                .map(|op| self.attempt_guarded(std::slice::from_mut(op)).err().map(Failed::into_error))
+                .map(|op| self.attempt_guarded(std::slice::from_mut(op), false).err().map(Failed::into_error))
                 .collect(),
-            Err(failed) => vec![Some(failed.into_error()); group.len()],
+            Err(failed) => {
+                let error = failed.into_error();
+                if group.is_empty() {
+                    self.standing.fail(&error);
+                }
+                vec![Some(error); group.len()]
+            }
+        };
+        if self.can_serve()
+            && let Err(failed) = self.attempt_guarded(&mut [], true)
+        {
+            self.standing.fail(&failed.into_error());
         }
+        errors
     }
 
     /// A panic costs the command that panicked and the connection, never the thread.
-    fn attempt_guarded(&mut self, group: &mut [Box<dyn Op>]) -> Result<(), Failed> {
-        catch_unwind(AssertUnwindSafe(|| self.attempt(group))).unwrap_or_else(|_| {
+    fn attempt_guarded(&mut self, group: &mut [Box<dyn Op>], with_standing: bool) -> Result<(), Failed> {
+        let result = catch_unwind(AssertUnwindSafe(|| self.attempt(group, with_standing))).unwrap_or_else(|_| {
             tracing::error!("the store's writer panicked; its connection is opened again");
             self.state = None;
             Err(Failed::Command(StoreError::Unavailable("internal error in the store".to_owned())))
-        })
+        });
+        match (&result, &self.state) {
+            (Ok(()), Some(state)) => {
+                let undelivered = self.standing.committed(state.hot.pending(), with_standing);
+                self.follow_up.extend(super::return_claims(undelivered));
+            }
+            _ => self.standing.rolled_back(),
+        }
+        result
     }
 
-    fn attempt(&mut self, group: &mut [Box<dyn Op>]) -> Result<(), Failed> {
-        let state = self.state().map_err(Failed::All)?;
+    fn attempt(&mut self, group: &mut [Box<dyn Op>], with_standing: bool) -> Result<(), Failed> {
+        self.open()?;
+        let Self { state: Some(state), standing, .. } = self else { return Err(Failed::no_connection()) };
         let relaxed = group.iter().all(|op| op.durability() == Durability::Relaxed);
         state.begin(if relaxed { Durability::Relaxed } else { Durability::Full })?;
-        let result = state.fill(group).and_then(|()| state.commit());
+        let result = state.fill(group, with_standing.then_some(standing)).and_then(|()| state.commit());
         if result.is_err() && !state.roll_back() {
             self.state = None;
         }
         result
     }
 
-    /// The connection, opened again if it was given up.
-    fn state(&mut self) -> Result<&mut State, StoreError> {
+    /// Opens the connection again if it was given up.
+    fn open(&mut self) -> Result<(), Failed> {
         if self.state.is_none() {
-            let conn = connect_writer(&self.options)?;
-            self.state = Some(State::new(conn, &self.options, self.shared.skew_ms.clone())?);
+            let open = |writer: &mut Self| -> rusqlite::Result<State> {
+                let conn = connect_writer(&writer.options)?;
+                State::new(conn, &writer.options, writer.shared.skew_ms.clone())
+            };
+            self.state = Some(open(self).map_err(|error| Failed::All(error.into()))?);
             tracing::info!("the store's writer has a new connection");
         }
-        self.state.as_mut().ok_or_else(|| StoreError::Unavailable("no connection".to_owned()))
+        Ok(())
     }
 
     /// Leaves one tidy file behind: no log that the next start, or a backup by copying, has to know of.
@@ -303,6 +354,10 @@ enum Failed {
 }
 
 impl Failed {
+    fn no_connection() -> Self {
+        Self::All(StoreError::Unavailable("no connection".to_owned()))
+    }
+
     fn into_error(self) -> StoreError {
         match self {
             Self::Command(error) | Self::All(error) => error,
@@ -327,10 +382,11 @@ impl State {
         begin(self).map_err(|error| Failed::All(error.into()))
     }
 
-    fn fill(&mut self, group: &mut [Box<dyn Op>]) -> Result<(), Failed> {
+    fn fill(&mut self, group: &mut [Box<dyn Op>], standing: Option<&mut Standing>) -> Result<(), Failed> {
         let Self { conn, hot, skew, room, .. } = self;
-        let mut tx = Tx { conn, hot, skew, room };
-        group.iter_mut().try_for_each(|op| op.run(&mut tx).map_err(Failed::Command))
+        let mut tx = Tx { conn, hot, skew, room, standing };
+        group.iter_mut().try_for_each(|op| op.run(&mut tx)).map_err(Failed::Command)?;
+        standing::serve(&mut tx).map_err(Failed::Command)
     }
 
     fn commit(&mut self) -> Result<(), Failed> {

@@ -254,6 +254,11 @@ mod tests {
             ("[cache]\nmax_size = \"2x\"", "unknown unit \"x\""),
             ("[sandbox]\nbackend = \"vm\"", "use one of auto, native, docker"),
             ("[server]\nbind = {}", "line 2: server.bind cannot have this value"),
+            (
+                "[server]\nallowed_hosts = [\"[::1]\", \"a.example:80\"]",
+                "\"a.example:80\" is no name of a host: leave out",
+            ),
+            ("[server]\nallowed_hosts = [\"*\"]", "\"*\" is no name of a host"),
             ("[server", "gavel.toml line 1: "),
         ];
         for (file, expected) in table {

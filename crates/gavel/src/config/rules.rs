@@ -19,6 +19,10 @@ pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
         );
         refuse("server.bind", remedy);
     }
+    if let Some(host) = config.server.allowed_hosts.iter().find(|host| !is_host(host)) {
+        let remedy = format!("{host:?} is no name of a host: leave out scheme and port, as in \"judge.example.org\"");
+        refuse("server.allowed_hosts", remedy);
+    }
     if !config.store.url.0.starts_with("sqlite:") {
         refuse("store.url", "this version keeps its jobs in SQLite: write \"sqlite:PATH\"".to_owned());
     }
@@ -54,4 +58,12 @@ pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
         }
     }
     wrong
+}
+
+/// A name or an address, an IPv6 one in brackets; no patterns.
+fn is_host(text: &str) -> bool {
+    match text.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')),
+    }
 }

@@ -107,6 +107,8 @@ keys! {
             "Open connections; further ones wait to be accepted.";
         cors_origins: Vec<String> = Is(""), None,
             "Origins whose web pages may use the API, as in [\"https://example.org\"].";
+        allowed_hosts: Vec<String> = Is(""), None,
+            "Names that the header `Host` may have besides `localhost`, 127.0.0.0/8 and `[::1]`, as in [\"judge.example.org\"].";
     }
 
     ["store"] store: Store {

@@ -3,6 +3,7 @@
 use crate::harness::{Server, among_others, eventually, gavel, spawn, text};
 use rustix::process::Signal;
 use serde_json::json;
+use std::io::Write;
 use std::path::Path;
 
 /// Starts a server that is expected to refuse; returns its exit code and what it said.
@@ -83,6 +84,34 @@ fn a_stopping_server_lets_the_running_job_finish_and_keeps_the_rest() {
     for id in &waiting {
         let job = server.wait_for_status(id, &["completed", "failed"]);
         assert_eq!(text(&job, "stdout"), "done\n");
+    }
+}
+
+#[test]
+fn a_stopping_server_is_not_ready_and_takes_no_new_jobs_but_still_answers() {
+    let _turn = among_others();
+    let mut server = Server::start(&["workers.max_workers=1"]);
+    let id = server.submit(&sleeper("2"));
+    server.wait_for_status(&id, &["running"]);
+    assert_eq!(server.get("/readyz").status, 200);
+    server.signal(Signal::TERM);
+    let ready = eventually("it is not ready", || Some(server.get("/readyz")).filter(|ready| ready.status != 200));
+    assert_eq!((ready.status, &ready.body["checks"][0]["detail"]), (503, &json!("draining")), "{}", ready.body);
+    let refused = server.post("/api/v1/jobs", &sleeper("0"));
+    assert_eq!((refused.status, &refused.body["type"]), (503, &json!("urn:gavel:problem:draining")));
+    assert_eq!(server.job(&id)["status"], "running");
+    assert!(server.wait_for_end().success(), "{}", server.log());
+}
+
+#[test]
+fn other_names_are_refused_unless_they_are_configured() {
+    let _turn = among_others();
+    let server = Server::start(&["server.allowed_hosts=judge.example,other.example"]);
+    for (host, status) in [("judge.example", "200"), ("other.example:80", "200"), ("evil.example", "421")] {
+        let mut socket = std::net::TcpStream::connect(server.url.trim_start_matches("http://")).expect("a connection");
+        write!(socket, "GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").expect("a request");
+        let answer = std::io::read_to_string(socket).expect("an answer");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
     }
 }
 
