@@ -127,6 +127,9 @@ fn c_string(text: &str) -> Result<CString, Failed> {
     CString::new(text).map_err(|_| Errno::INVAL).at("read a path")
 }
 
+/// The last step. What the kernel refuses here may be the job's own doing.
+pub const EXECUTE: &str = "execute the program";
+
 const STEP: usize = 96;
 
 /// What the inside tells the agent, through memory that both see.
@@ -325,7 +328,7 @@ fn become_program(plan: &Plan, record: &Record) -> Result<std::convert::Infallib
     // Last, because it forbids what the lines above need.
     sys::install_seccomp(plan.filter).at("install the seccomp filter")?;
     record.own_cpu.fetch_add(sys::thread_cpu(), SeqCst);
-    Err(Failed { step: Cow::Borrowed("execute the program"), errno: sys::execve(&plan.path, &plan.argv, &plan.env) })
+    Err(Failed { step: Cow::Borrowed(EXECUTE), errno: sys::execve(&plan.path, &plan.argv, &plan.env) })
 }
 
 /// When memory runs out, the program goes, and never the agent. The kernel gives all that share a memory

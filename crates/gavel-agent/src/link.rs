@@ -84,6 +84,13 @@ impl Link {
         Ok(())
     }
 
+    /// Sends words of our own as output of the command.
+    pub fn send_text(&mut self, kind: u8, text: &str) -> Result<(), Failed> {
+        let length = text.len().min(PIECE);
+        self.piece[HEADER..HEADER + length].copy_from_slice(&text.as_bytes()[..length]);
+        self.send_output(kind, length, When::WithTheNext)
+    }
+
     /// Reads a piece of output, to be sent by [`Link::send_output`]; 0 at its end.
     pub fn read_output(&mut self, pipe: &OwnedFd) -> Result<usize, Failed> {
         loop {

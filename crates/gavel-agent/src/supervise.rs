@@ -98,7 +98,21 @@ impl Agent {
             Watch::new(&mut self.link, tools, &order, &start, feeder, streams).until_the_end(&mut init)?
         };
         let report = self.tools.report(&order, &start, ending)?;
+        self.explain_refusal(&order)?;
         self.send_files(&order, work, report)
+    }
+
+    /// Says on stderr, as a shell would, why the job's own program was not started.
+    fn explain_refusal(&mut self, order: &Order) -> Result<(), Failed> {
+        let Some(failure) = self.tools.record.failure().filter(|failure| is_refusal(order, failure)) else {
+            return Ok(());
+        };
+        let text = format!("{}: cannot be executed: {}\n", order.argv[0], failure.errno);
+        if text.len() as u64 > order.limits.output {
+            return Ok(());
+        }
+        let kind = if order.stderr_to_stdout { wire::STDOUT } else { wire::STDERR };
+        self.link.send_text(kind, &text)
     }
 
     fn send_files(&mut self, order: &Order, work: Option<OwnedFd>, mut report: Report) -> Result<(), Failed> {
@@ -151,14 +165,21 @@ impl Tools {
 
     fn report(&mut self, order: &Order, start: &Start, end: Ending) -> Result<Report, Failed> {
         let mut usage = self.cgroup.end(start)?;
-        match self.record.failure() {
-            // A program that the memory limit does not even let start has hit that limit.
-            Some(failure) if failure.errno == Errno::NOMEM => usage.oom_kills = usage.oom_kills.max(1),
-            Some(failure) if usage.oom_kills == 0 => return Err(failure),
+        let failure = self.record.failure();
+        let refused = failure.as_ref().is_some_and(|failure| is_refusal(order, failure));
+        match failure {
+            // A program that the memory limit does not even let start has hit that limit. Where the job
+            // has used little of it, it is the host that has no memory, and the fault is ours.
+            Some(failure) if failure.errno == Errno::NOMEM && usage.peak_memory >= order.limits.memory / 4 * 3 => {
+                usage.oom_kills = usage.oom_kills.max(1);
+            }
+            Some(failure) if usage.oom_kills == 0 && !refused => return Err(failure),
             _ => {}
         }
         let ended = self.record.ended.load(SeqCst);
-        let exit = if ended != 0 {
+        let exit = if refused {
+            Exit::Code(CANNOT_EXECUTE)
+        } else if ended != 0 {
             decode(self.record.status.load(SeqCst))
         } else if end.stopped.is_some() || usage.oom_kills > 0 {
             // We or the kernel took the init away, and the program with it.
@@ -204,6 +225,18 @@ impl Tools {
         let (group, waited) = (group.saturating_sub(own), waited.saturating_sub(own));
         if group > waited + LAG { group } else { waited }
     }
+}
+
+/// What a shell's status is for a command that it found but could not execute.
+const CANNOT_EXECUTE: i32 = 126;
+
+/// Did the kernel refuse something that the job itself brought: a program of its own that is none, or more
+/// arguments than a program may have? A runtime of the host that cannot be started is our fault.
+fn is_refusal(order: &Order, failure: &Failed) -> bool {
+    let own_program = order.argv.first().is_some_and(|path| !path.starts_with('/'));
+    let of_a_file = [Errno::NOEXEC, Errno::ACCESS, Errno::NOENT, Errno::ISDIR, Errno::LIBBAD, Errno::INVAL];
+    failure.step == jail::EXECUTE
+        && (failure.errno == Errno::TOOBIG || (own_program && of_a_file.contains(&failure.errno)))
 }
 
 /// The inline files and the first part of stdin, as they follow an order in its frame.

@@ -155,6 +155,29 @@ fn shared_files_are_mapped_read_only_and_the_rest_of_their_directory_is_hidden()
 }
 
 #[test]
+fn a_program_that_is_none_is_the_jobs_own_fault() {
+    let (_, mut sandbox) = open(&native(None));
+    let file = |executable, content| InputFile { path: "main".into(), executable, content: Content::Bytes(content) };
+    let files = [None, Some(file(true, b"garbage".as_slice())), Some(file(false, b"#!/bin/sh\n".as_slice()))];
+    for file in files {
+        let mut command = shell("");
+        command.argv = vec!["./main".into()];
+        command.files = file.into_iter().collect();
+        let facts = run(&mut *sandbox, &command);
+        assert_eq!(facts.exit, Exit::Code(126));
+        assert!(text(&facts.stderr).starts_with("./main: cannot be executed: "), "{}", text(&facts.stderr));
+    }
+    let mut command = shell("echo $#");
+    command.argv.extend((0..256).map(|_| "x".repeat(100_000)));
+    let facts = run(&mut *sandbox, &command);
+    assert_eq!(facts.exit, Exit::Code(126), "{}", text(&facts.stdout));
+    // A runtime that is not there is ours.
+    let mut command = shell("");
+    command.argv = vec!["/usr/bin/no-such-runtime".into()];
+    assert!(sandbox.run(&command, &Cancel::new().unwrap(), &mut |_, _| {}).is_err());
+}
+
+#[test]
 fn a_dead_agent_is_a_fault_and_takes_its_job_with_it() {
     let native = native(None);
     let (slot, mut sandbox) = open(&native);
