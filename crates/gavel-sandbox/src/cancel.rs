@@ -28,6 +28,12 @@ impl Cancel {
         let _ = rustix::io::write(&self.0.bell, &1u64.to_ne_bytes());
     }
 
+    /// As good as new for the next job, unless somebody holds it still or it has rung.
+    pub fn recycled(mut self) -> Option<Self> {
+        let unused = Arc::get_mut(&mut self.0).is_some_and(|inner| !*inner.wanted.get_mut());
+        unused.then_some(self)
+    }
+
     pub fn is_wanted(&self) -> bool {
         self.0.wanted.load(Ordering::SeqCst)
     }

@@ -1,7 +1,7 @@
 //! Workers that claim jobs, judge them and settle the results.
 //!
-//! A dispatcher claims as many jobs as there are idle workers and hands each to one. A worker is a
-//! thread with a sandbox; it blocks, so that nothing asynchronous ever waits for a program. Results are
+//! A worker is a thread with a sandbox; it waits at the store for its next job, or for a dispatcher that
+//! claims for several. It blocks, so that nothing asynchronous ever waits for a program. Results are
 //! settled by tasks while the worker already has its next job. The lease of every claim is extended
 //! until its result is in the book; whatever is lost on the way comes back by the sweep.
 
@@ -17,9 +17,10 @@ use gavel_core::{Board, Catalogue, JobId, Timestamp};
 use gavel_sandbox::{Backend, Cancel};
 use gavel_store::{ClaimKey, Queue, Store, StoreError};
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 #[derive(Debug, Clone)]
@@ -84,7 +85,11 @@ struct Shared {
     options: PoolOptions,
     parts: Parts,
     claims: Mutex<Claims>,
+    /// For the jobs to come: a descriptor for each would be made and closed again.
+    cancels: Mutex<Vec<Cancel>>,
     draining: watch::Sender<bool>,
+    /// Told of every claim that is let go.
+    let_go: Notify,
 }
 
 impl Shared {
@@ -94,7 +99,7 @@ impl Shared {
     }
 
     fn hold(&self, key: ClaimKey) -> std::io::Result<Cancel> {
-        let cancel = Cancel::new()?;
+        let cancel = self.cancels().pop().map_or_else(Cancel::new, Ok)?;
         let mut claims = self.claims();
         let why = claims.early.remove(&key.id).then_some(Why::Wanted);
         if why.is_some() {
@@ -105,7 +110,15 @@ impl Shared {
     }
 
     fn let_go(&self, key: ClaimKey) {
-        self.claims().held.remove(&key);
+        let held = self.claims().held.remove(&key);
+        if let Some(cancel) = held.and_then(|held| held.cancel.recycled()) {
+            self.cancels().push(cancel);
+        }
+        self.let_go.notify_waiters();
+    }
+
+    fn cancels(&self) -> MutexGuard<'_, Vec<Cancel>> {
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops a job. The first reason stands.
@@ -161,7 +174,14 @@ pub async fn start(options: PoolOptions, parts: Parts) -> Result<Pool, StoreErro
             started_at: now,
         });
     }
-    let shared = Arc::new(Shared { options, parts, claims: Mutex::default(), draining: watch::Sender::new(false) });
+    let shared = Arc::new(Shared {
+        options,
+        parts,
+        claims: Mutex::default(),
+        cancels: Mutex::default(),
+        draining: watch::Sender::new(false),
+        let_go: Notify::new(),
+    });
     let (done, settler) = settle::start(&shared);
     let (slots, idle) = slot::start_all(&shared, &done);
     let tasks = vec![
@@ -200,12 +220,14 @@ impl Pool {
 
     async fn is_empty_within(&self, limit: Duration) -> bool {
         let empty = async {
-            // Settling says so through the same channel that tells of the drain.
-            let mut changes = self.shared.draining.subscribe();
-            while !self.shared.claims().held.is_empty() {
-                if changes.changed().await.is_err() {
+            loop {
+                let mut change = pin!(self.shared.let_go.notified());
+                // Before the look, so that no change is missed after it.
+                change.as_mut().enable();
+                if self.shared.claims().held.is_empty() {
                     return;
                 }
+                change.await;
             }
         };
         tokio::time::timeout(limit, empty).await.is_ok()

@@ -4,7 +4,7 @@ use super::{Shared, now};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use gavel_core::verdict::Verdict;
 use gavel_core::{Job, Outcome, Status, Timestamp};
-use gavel_store::{Claim, ClaimKey, Event, JobRecord, Settlement, StoreError};
+use gavel_store::{Claim, Event, JobRecord, Settlement, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Sender, channel};
@@ -36,10 +36,10 @@ pub fn start(shared: &Arc<Shared>) -> (Sender<Done>, JoinHandle<()>) {
             tokio::select! {
                 done = receiver.recv() => match done {
                     None => break,
-                    Some(Done { claim, end: None }) => forget(&shared, claim.key),
+                    Some(Done { claim, end: None }) => shared.let_go(claim.key),
                     Some(Done { claim, end: Some(end) }) => {
                         let shared = Arc::clone(&shared);
-                        settling.push(async move { settle(&shared, claim.key, Some(claim), end).await });
+                        settling.push(async move { settle(&shared, claim, end).await });
                     }
                 },
                 Some(()) = settling.next() => {}
@@ -50,9 +50,9 @@ pub fn start(shared: &Arc<Shared>) -> (Sender<Done>, JoinHandle<()>) {
     (sender, task)
 }
 
-/// Settles one claim, however long the store is away, while the lease can be held. `claim` is the whole of
-/// it; `None`: nobody began the job.
-pub async fn settle(shared: &Arc<Shared>, key: ClaimKey, claim: Option<Claim>, end: Settlement) {
+/// Settles one claim, however long the store is away, while the lease can be held.
+async fn settle(shared: &Arc<Shared>, claim: Claim, end: Settlement) {
+    let key = claim.key;
     let deadline = Instant::now() + shared.options.lease;
     let mut pause = PAUSE;
     let mut end = end;
@@ -60,13 +60,11 @@ pub async fn settle(shared: &Arc<Shared>, key: ClaimKey, claim: Option<Claim>, e
         let settled_at = now();
         match shared.parts.store.settle(key, settled_at, end.clone()).await {
             Ok(()) => {
-                if let Some(claim) = &claim {
-                    count(&claim.job.language, &end);
-                    if !matches!(end, Settlement::Released { .. }) {
-                        shared.parts.board.count_done(claim.worker);
-                    }
+                count(&claim.job.language, &end);
+                if !matches!(end, Settlement::Released { .. }) {
+                    shared.parts.board.count_done(claim.worker);
                 }
-                announce(shared, key, claim, settled_at, end);
+                announce(shared, claim, settled_at, end);
                 break;
             }
             Err(StoreError::LeaseLost) => {
@@ -92,19 +90,13 @@ pub async fn settle(shared: &Arc<Shared>, key: ClaimKey, claim: Option<Claim>, e
             }
         }
     }
-    forget(shared, key);
-}
-
-fn forget(shared: &Shared, key: ClaimKey) {
     shared.let_go(key);
-    // Wakes a drain that waits for the last one.
-    shared.draining.send_modify(|_| {});
 }
 
-fn announce(shared: &Arc<Shared>, key: ClaimKey, claim: Option<Claim>, settled_at: Timestamp, end: Settlement) {
-    let queue = &shared.parts.queue;
+fn announce(shared: &Arc<Shared>, claim: Claim, settled_at: Timestamp, end: Settlement) {
+    let (queue, key) = (&shared.parts.queue, claim.key);
     let Settlement::Released { delay, .. } = end else {
-        let record = claim.and_then(|claim| record(claim, &shared.options.node, settled_at, end));
+        let record = record(claim, &shared.options.node, settled_at, end);
         queue.publish(key.id, Event::Ended(record));
         return;
     };

@@ -1,21 +1,24 @@
 //! One worker: a thread with a sandbox, judging one job after the other.
 
+use super::dispatch::{Idle, STORE_PAUSE};
 use super::{Shared, Why, now, settle::Done};
 use crate::judge::{Judged, judge};
 use gavel_core::Language;
 use gavel_core::board::WorkerState;
 use gavel_sandbox::{Cancel, Fault, Sandbox};
-use gavel_store::{Claim, Event, Settlement};
+use gavel_store::{Claim, Event, Settlement, StoreError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Sender as DoneSender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// What a worker is given: a claim, and the way to stop it.
-pub struct Task {
-    pub claim: Claim,
-    pub cancel: Cancel,
+/// What the dispatcher has for a worker that it was sent.
+pub enum Task {
+    Judge(Claim),
+    /// Ask the store again.
+    Stand,
 }
 
 /// A job that met a fault waits so long before its next attempt, doubled for each earlier one.
@@ -24,12 +27,19 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// Pause before a worker tries again to open a sandbox.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 
-pub fn start_all(shared: &Arc<Shared>, done: &DoneSender<Done>) -> (Vec<Sender<Task>>, UnboundedReceiver<u32>) {
+pub fn start_all(shared: &Arc<Shared>, done: &DoneSender<Done>) -> (Vec<Sender<Task>>, UnboundedReceiver<Idle>) {
     let (idle, idle_receiver) = unbounded_channel();
     let slots = (0..shared.options.max_workers).map(|id| {
         let (sender, tasks) = channel();
-        let slot =
-            Slot { id, shared: Arc::clone(shared), tasks, done: done.clone(), idle: idle.clone(), sandbox: None };
+        let slot = Slot {
+            id,
+            shared: Arc::clone(shared),
+            runtime: Handle::current(),
+            tasks,
+            done: done.clone(),
+            idle: idle.clone(),
+            sandbox: None,
+        };
         let spawned = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || slot.run());
         if let Err(e) = spawned {
             tracing::error!(worker = id, error = %e, "cannot start a worker");
@@ -42,9 +52,10 @@ pub fn start_all(shared: &Arc<Shared>, done: &DoneSender<Done>) -> (Vec<Sender<T
 struct Slot {
     id: u32,
     shared: Arc<Shared>,
+    runtime: Handle,
     tasks: Receiver<Task>,
     done: DoneSender<Done>,
-    idle: UnboundedSender<u32>,
+    idle: UnboundedSender<Idle>,
     sandbox: Option<Box<dyn Sandbox>>,
 }
 
@@ -54,11 +65,8 @@ impl Slot {
             self.open_patiently();
         }
         self.enter(WorkerState::Idle);
-        // The dispatcher is gone only when the pool drains; then no task comes, either.
-        let _ = self.idle.send(self.id);
-        while let Some(task) = self.next() {
-            let Task { claim, cancel } = task;
-            let end = self.work(&claim, &cancel);
+        while let Some(claim) = self.next() {
+            let end = self.attend(&claim);
             if self.done.blocking_send(Done { claim, end }).is_err() {
                 break;
             }
@@ -67,23 +75,63 @@ impl Slot {
                 self.open_patiently();
             }
             self.enter(WorkerState::Idle);
-            let _ = self.idle.send(self.id);
         }
         self.enter(WorkerState::Stopped);
     }
 
-    /// The next task; `None` when the pool closes. Closes the sandbox of a worker that is only needed
-    /// at busy times.
-    fn next(&mut self) -> Option<Task> {
-        let keeps_open = self.id < self.shared.options.min_workers;
+    /// The next job; `None` when the pool closes.
+    fn next(&mut self) -> Option<Claim> {
         loop {
-            if keeps_open || self.sandbox.is_none() {
-                return self.tasks.recv().ok();
+            let error = match self.stand() {
+                Some(Ok(Some(claim))) => return Some(claim),
+                Some(Ok(None)) => None,
+                Some(Err(error)) => Some(error),
+                None => return None,
+            };
+            // The dispatcher is gone only when the pool drains; then no task comes, either.
+            let _ = self.idle.send(Idle { worker: self.id, error });
+            match self.tasks.recv() {
+                Ok(Task::Judge(claim)) => return Some(claim),
+                Ok(Task::Stand) => {}
+                Err(_) => return None,
             }
-            match self.tasks.recv_timeout(self.shared.options.idle_timeout) {
-                Ok(task) => return Some(task),
-                Err(RecvTimeoutError::Timeout) => self.sandbox = None,
-                Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+
+    /// Waits at the store, without a way over the dispatcher; `None` when the pool drains. Closes the sandbox
+    /// of a worker that is only needed at busy times. A claim that comes when nobody waits any more goes back
+    /// by itself.
+    fn stand(&mut self) -> Option<Result<Option<Claim>, StoreError>> {
+        let Self { id, shared, runtime, sandbox, .. } = self;
+        let (id, options) = (*id, &shared.options);
+        runtime.block_on(async {
+            let mut draining = shared.draining.subscribe();
+            let claim = shared.parts.store.claim_next(&options.node, id as i32, now, options.lease);
+            tokio::pin!(claim);
+            loop {
+                let closes = id >= options.min_workers && sandbox.is_some();
+                tokio::select! {
+                    biased;
+                    _ = draining.wait_for(|draining| *draining) => return None,
+                    answer = &mut claim => return Some(answer),
+                    () = tokio::time::sleep(options.idle_timeout), if closes => *sandbox = None,
+                }
+            }
+        })
+    }
+
+    /// Judges one job, unless the pool drains. `None`: the claim is lost, and so is the result.
+    fn attend(&mut self, claim: &Claim) -> Option<Settlement> {
+        let not_now = |delay| Some(Settlement::Released { delay, count_attempt: false });
+        if self.shared.is_draining() {
+            return not_now(Duration::ZERO);
+        }
+        match self.shared.hold(claim.key) {
+            Ok(cancel) => self.work(claim, &cancel),
+            Err(error) => {
+                // No descriptor is left for the bell of its cancellation: the job is not to blame.
+                tracing::warn!(job.id = %claim.key.id, worker = self.id, %error, "giving back a job");
+                not_now(STORE_PAUSE)
             }
         }
     }
@@ -112,7 +160,6 @@ impl Slot {
         Ok(())
     }
 
-    /// Judges one job. `None`: the claim is lost, and so is the result.
     fn work(&mut self, claim: &Claim, cancel: &Cancel) -> Option<Settlement> {
         self.shared.parts.board.change(self.id as i32, now(), WorkerState::Busy, Some(claim.key.id));
         let started = Event::Started { worker: claim.worker, attempt: claim.key.attempt };

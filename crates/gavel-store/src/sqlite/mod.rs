@@ -14,6 +14,7 @@ mod request;
 mod room;
 mod row;
 mod standing;
+mod syncer;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -2,6 +2,7 @@
 
 use super::SqliteOptions;
 use super::error::OpenError;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -119,6 +120,8 @@ fn connect(options: &SqliteOptions, flags: OpenFlags) -> rusqlite::Result<Connec
     let conn = Connection::open_with_flags(&options.path, flags)?;
     conn.busy_timeout(options.busy_timeout)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Plans do not depend on the values that are bound; else some statements are prepared for every value.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Not mapped into memory: a disk error would then be a SIGBUS instead of an error.
     conn.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0;")?;
     Ok(conn)

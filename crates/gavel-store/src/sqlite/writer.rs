@@ -1,16 +1,19 @@
 //! The one writer: a thread that executes everything that waits in one transaction (group commit).
 //!
-//! No timer holds anything back: a lone command commits at once, and while its fsync is under way the
-//! next group gathers by itself. Callers are answered after the commit, never before.
+//! No timer holds anything back here: a command commits at once with all that came with it. Callers are
+//! answered after the commit, never before, and those that need the disk by [`super::syncer`].
 
 use super::SqliteOptions;
 use super::hot::Hot;
 use super::open::connect_writer;
 use super::room::Room;
 use super::standing::{self, Standing, Waiting};
+use super::syncer::{Committed, Syncer};
 use crate::{Depth, StoreError};
 use rusqlite::Connection;
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -27,8 +30,8 @@ const GROUP_WEIGHT: usize = 2000;
 pub(super) enum Durability {
     /// Survives a power cut.
     Full,
-    /// Survives the death of the process. A later full commit makes it durable too, because the log
-    /// is one file in one order.
+    /// Survives the death of the process. The next command that waits for the disk makes it durable too,
+    /// because the log is one file in one order.
     Relaxed,
 }
 
@@ -144,6 +147,9 @@ pub(super) struct Writer {
     standing: Standing,
     /// What must be done because answers reached nobody.
     follow_up: Vec<Box<dyn Op>>,
+    syncer: Syncer,
+    /// SQLite's log, for the fdatasync that SQLite leaves to us.
+    log: Arc<File>,
 }
 
 struct State {
@@ -151,17 +157,29 @@ struct State {
     hot: Hot,
     skew: Skew,
     room: Room,
-    durability: Durability,
 }
 
 impl State {
     fn new(conn: Connection, options: &SqliteOptions, seen: Arc<AtomicI64>) -> rusqlite::Result<Self> {
         let hot = Hot::count(&conn)?;
         let stored = stored_skew(&conn)?;
+        // The syncer does for commits what FULL would do.
+        conn.execute_batch("PRAGMA synchronous = NORMAL")?;
         seen.fetch_max(stored, Ordering::SeqCst);
         let skew = Skew { stored, committed: stored, seen };
-        Ok(Self { conn, hot, skew, room: Room::new(options), durability: Durability::Full })
+        Ok(Self { conn, hot, skew, room: Room::new(options) })
     }
+}
+
+/// It exists once a connection has read anything, and stays the same file until the last one closes.
+fn open_log(database: &Path) -> rusqlite::Result<Arc<File>> {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    let opened = File::open(&path).map(Arc::new);
+    opened.map_err(|error| {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+        rusqlite::Error::SqliteFailure(code, Some(format!("the log cannot be opened: {error}")))
+    })
 }
 
 fn stored_skew(conn: &Connection) -> rusqlite::Result<i64> {
@@ -182,6 +200,7 @@ pub(super) fn start(
 ) -> Result<Started, Box<dyn std::error::Error + Send + Sync>> {
     let skew_ms = Arc::new(AtomicI64::new(0));
     let state = State::new(conn, &options, skew_ms.clone())?;
+    let log = open_log(&options.path)?;
     let shared = Arc::new(Shared { depth: Mutex::new(state.hot.depth()), skew_ms });
     let (sender, receiver) = mpsc::channel(WAITING);
     let mut writer = Writer {
@@ -190,6 +209,8 @@ pub(super) fn start(
         shared: shared.clone(),
         standing: Standing::default(),
         follow_up: Vec::new(),
+        syncer: Syncer::start()?,
+        log,
     };
     let thread = std::thread::Builder::new().name("gavel-store-w".to_owned()).spawn(move || {
         let closers = writer.serve(receiver);
@@ -238,6 +259,9 @@ impl Writer {
 
     /// Runs a group and answers it. What must be done because answers reached nobody is in `follow_up` then.
     fn run(&mut self, mut group: Vec<Box<dyn Op>>) {
+        if self.syncer.has_failed() {
+            self.state = None;
+        }
         group.retain(|op| !op.abandoned());
         self.standing.tidy();
         if group.is_empty() && !self.can_serve() {
@@ -250,11 +274,17 @@ impl Writer {
         if let Some(state) = &self.state {
             self.shared.show(state.hot.depth());
         }
+        let mut promised = Vec::new();
         for (op, error) in group.into_iter().zip(errors) {
             match error {
+                None if op.durability() == Durability::Full => promised.push(op),
                 None => self.follow_up.extend(op.succeed()),
                 Some(error) => op.fail(error),
             }
+        }
+        if !promised.is_empty() {
+            let (log, depth) = (Arc::clone(&self.log), self.shared.depth());
+            self.syncer.send(Committed { group: promised, log, at: Instant::now(), depth });
         }
     }
 
@@ -311,8 +341,7 @@ impl Writer {
     fn attempt(&mut self, group: &mut [Box<dyn Op>], with_standing: bool) -> Result<(), Failed> {
         self.open()?;
         let Self { state: Some(state), standing, .. } = self else { return Err(Failed::no_connection()) };
-        let relaxed = group.iter().all(|op| op.durability() == Durability::Relaxed);
-        state.begin(if relaxed { Durability::Relaxed } else { Durability::Full })?;
+        state.begin()?;
         let result = state.fill(group, with_standing.then_some(standing)).and_then(|()| state.commit());
         if result.is_err() && !state.roll_back() {
             self.state = None;
@@ -325,7 +354,9 @@ impl Writer {
         if self.state.is_none() {
             let open = |writer: &mut Self| -> rusqlite::Result<State> {
                 let conn = connect_writer(&writer.options)?;
-                State::new(conn, &writer.options, writer.shared.skew_ms.clone())
+                let state = State::new(conn, &writer.options, writer.shared.skew_ms.clone())?;
+                writer.log = open_log(&writer.options.path)?;
+                Ok(state)
             };
             self.state = Some(open(self).map_err(|error| Failed::All(error.into()))?);
             tracing::info!("the store's writer has a new connection");
@@ -334,8 +365,11 @@ impl Writer {
     }
 
     /// Leaves one tidy file behind: no log that the next start, or a backup by copying, has to know of.
-    fn finish(&mut self) {
-        let Some(State { conn, .. }) = self.state.take() else { return };
+    fn finish(self) {
+        let Self { state, syncer, .. } = self;
+        // Whoever waits for the disk is answered first.
+        drop(syncer);
+        let Some(State { conn, .. }) = state else { return };
         if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             tracing::warn!(%error, "the store's log could not be folded in; the next start will do it");
         }
@@ -366,20 +400,9 @@ impl Failed {
 }
 
 impl State {
-    fn begin(&mut self, durability: Durability) -> Result<(), Failed> {
-        let begin = |state: &mut Self| -> rusqlite::Result<()> {
-            if state.durability != durability {
-                // Not a second connection: each would throw away its cache when the other commits.
-                state.conn.execute_batch(match durability {
-                    Durability::Full => "PRAGMA synchronous = FULL",
-                    Durability::Relaxed => "PRAGMA synchronous = NORMAL",
-                })?;
-                state.durability = durability;
-            }
-            state.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-            Ok(())
-        };
-        begin(self).map_err(|error| Failed::All(error.into()))
+    fn begin(&mut self) -> Result<(), Failed> {
+        let begun = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+        begun.map(drop).map_err(|error| Failed::All(error.into()))
     }
 
     fn fill(&mut self, group: &mut [Box<dyn Op>], standing: Option<&mut Standing>) -> Result<(), Failed> {
@@ -390,11 +413,7 @@ impl State {
     }
 
     fn commit(&mut self) -> Result<(), Failed> {
-        let started = Instant::now();
         let committed = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-        if self.durability == Durability::Full {
-            metrics::histogram!("gavel_store_commit_seconds").record(started.elapsed().as_secs_f64());
-        }
         match committed.map_err(StoreError::from) {
             Ok(_) => {
                 self.hot.committed();

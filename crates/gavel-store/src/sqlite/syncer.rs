@@ -1,0 +1,111 @@
+//! The thread that waits for the disk, so that the writer does not.
+//!
+//! The writer commits without an fsync: SQLite's log is one file in one order, so one fdatasync after any
+//! number of commits makes all of them durable, and the next ones are written meanwhile. Whoever was promised
+//! durability is answered from here. Claims are not: a worker has its next job before the disk has it.
+
+use super::writer::Op;
+use crate::{Depth, StoreError};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Committed groups that may wait for the disk; the writer waits for room then, and with it everybody.
+const WAITING: usize = 256;
+
+/// With more jobs pending than run, no worker waits for an answer from here, and those who do have a queue
+/// before them anyway: then more of them share one fdatasync.
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// Commands of one transaction, and the log that holds it.
+pub(super) struct Committed {
+    pub group: Vec<Box<dyn Op>>,
+    pub log: Arc<File>,
+    pub at: Instant,
+    pub depth: Depth,
+}
+
+pub(super) struct Syncer {
+    /// `None` only while ending.
+    sender: Option<SyncSender<Committed>>,
+    thread: Option<JoinHandle<()>>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Syncer {
+    pub fn start() -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(WAITING);
+        let failed = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&failed);
+        let thread =
+            std::thread::Builder::new().name("gavel-store-s".to_owned()).spawn(move || serve(&receiver, &tell))?;
+        Ok(Self { sender: Some(sender), thread: Some(thread), failed })
+    }
+
+    pub fn send(&self, committed: Committed) {
+        let Some(sender) = &self.sender else { return };
+        if let Err(lost) = sender.send(committed) {
+            let error = StoreError::Unavailable("the store's disk thread failed".to_owned());
+            lost.0.group.into_iter().for_each(|op| op.fail(error.clone()));
+        }
+    }
+
+    /// Has the disk refused since the last call? What is in the log then is in doubt.
+    pub fn has_failed(&self) -> bool {
+        self.failed.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Waits until everything is on the disk and everybody is answered.
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.sender.take();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's disk thread ended in a panic");
+        }
+    }
+}
+
+fn serve(receiver: &Receiver<Committed>, failed: &AtomicBool) {
+    let mut waiting: Vec<Committed> = Vec::new();
+    while let Ok(first) = receiver.recv() {
+        waiting.push(first);
+        waiting.extend(receiver.try_iter());
+        if waiting.last().is_some_and(|last| last.depth.pending > last.depth.running) {
+            std::thread::sleep(PAUSE);
+            waiting.extend(receiver.try_iter());
+        }
+        let result = sync(&waiting);
+        if let Err(error) = &result {
+            tracing::error!(%error, "the store's log could not be written to the disk");
+            failed.store(true, Ordering::Release);
+        }
+        metrics::histogram!("gavel_store_sync_size").record(waiting.iter().map(|c| c.group.len()).sum::<usize>() as f64);
+        for Committed { group, at, .. } in waiting.drain(..) {
+            metrics::histogram!("gavel_store_commit_seconds").record(at.elapsed().as_secs_f64());
+            for op in group {
+                match &result {
+                    // Only claims have a follow-up, and they do not come here.
+                    Ok(()) => drop(op.succeed()),
+                    Err(error) => op.fail(StoreError::Unavailable(error.to_string())),
+                }
+            }
+        }
+    }
+}
+
+/// The log changes only when the writer has opened the database again.
+fn sync(waiting: &[Committed]) -> io::Result<()> {
+    let mut synced: Option<&Arc<File>> = None;
+    for Committed { log, .. } in waiting {
+        if !synced.is_some_and(|other| Arc::ptr_eq(other, log)) {
+            log.sync_data()?;
+            synced = Some(log);
+        }
+    }
+    Ok(())
+}
