@@ -16,7 +16,9 @@ use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 
-const NAMESPACES: libc::c_int = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+/// Those of every command. That of System V IPC is the agent's, seen to be empty before each
+/// ([`Tools::renew_ipc`]).
+const NAMESPACES: libc::c_int = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS;
 
 /// What an agent keeps between commands.
 pub struct Agent {
@@ -97,6 +99,7 @@ impl Agent {
             drop(stdio);
             Watch::new(&mut self.link, tools, &order, &start, feeder, streams).until_the_end(&mut init)?
         };
+        self.tools.renew_ipc()?;
         let report = self.tools.report(&order, &start, ending)?;
         self.explain_refusal(&order)?;
         self.send_files(&order, work, report)
@@ -134,6 +137,17 @@ impl Tools {
     fn forget_peak(&self) -> Result<(), Failed> {
         // proc(5): 5 resets the peak resident set size.
         rustix::io::write(&self.clear_refs, b"5").map(drop).at("reset the agent's peak memory")
+    }
+
+    /// A namespace of its own for every command would be a fifth of what starting one costs, and few leave
+    /// anything in it. With the last process of the command gone, what is counted here is all there is: the
+    /// next command gets this namespace if that is nothing, and else a new one. Message queues of POSIX are
+    /// kept in it, too, but a limit of zero bytes forbids them.
+    fn renew_ipc(&self) -> Result<(), Failed> {
+        if sys::ipc_objects().at("count what is left of IPC")? == 0 {
+            return Ok(());
+        }
+        sys::unshare(libc::CLONE_NEWIPC).at("renew the IPC namespace")
     }
 
     fn surroundings<'a>(&'a self, order: &Order, work: Option<&'a OwnedFd>, stdio: [RawFd; 3]) -> Surroundings<'a> {

@@ -392,6 +392,27 @@ pub fn unshare(flags: libc::c_int) -> Result<()> {
     check(unsafe { libc::unshare(flags) }.into()).map(drop)
 }
 
+/// How many System V objects this IPC namespace holds: shared memory, semaphores, message queues.
+pub fn ipc_objects() -> Result<u64> {
+    /// shmctl(2); the libc crate lacks it.
+    const SHM_INFO: libc::c_int = 14;
+    // For all three structs that the kernel fills; the largest has 48 bytes.
+    let mut info = [0i32; 32];
+    let buffer = info.as_mut_ptr() as usize;
+    let mut objects = 0;
+    // Where in its struct each call leaves the number of objects: used_ids, semusz and msgpool.
+    for (number, args, place) in [
+        (libc::SYS_shmctl, [0, SHM_INFO as usize, buffer, 0, 0], 0),
+        (libc::SYS_semctl, [0, 0, libc::SEM_INFO as usize, buffer, 0], 7),
+        (libc::SYS_msgctl, [0, libc::MSG_INFO as usize, buffer, 0, 0], 0),
+    ] {
+        // SAFETY: each call writes one struct into the buffer, which is large enough and outlives it.
+        unsafe { raw(number, args) }?;
+        objects += u64::from(info[place].unsigned_abs());
+    }
+    Ok(objects)
+}
+
 pub fn device_number(major: u32, minor: u32) -> u64 {
     libc::makedev(major, minor)
 }

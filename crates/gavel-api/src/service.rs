@@ -146,6 +146,14 @@ pub struct Service {
     stats: Cached<Arc<Stats>>,
 }
 
+/// When the client hears of a job that it submits.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    AtOnce,
+    /// It waits; where it gives up, [`Service::until_ended`] sees to it that the job is on the disk.
+    AtTheEnd,
+}
+
 impl Service {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { store, queue, board, languages, options } = parts;
@@ -177,7 +185,7 @@ impl Service {
         key: Option<Idempotency>,
     ) -> Result<Submitted, ServiceError> {
         let new = self.admit(owner, draft, key)?;
-        self.insert_one(new).await
+        self.insert_one(new, Told::AtOnce).await
     }
 
     /// The same, and then waits for the job to end, at most for `patience`.
@@ -193,7 +201,7 @@ impl Service {
         // Before anything is stored: a refused client must be able to try again.
         let _permit = self.waiters.try_acquire().map_err(|_| ServiceError::TooManyWaiters)?;
         let mut listener = self.queue.listen(new.id);
-        match self.insert_one(new).await? {
+        match self.insert_one(new, Told::AtTheEnd).await? {
             Submitted::Known(id) => self.wait_for(id, until).await.map(Waited::Read),
             Submitted::New(receipt) => self.wait_stored(receipt, listener.as_mut(), until).await,
         }
@@ -214,7 +222,7 @@ impl Service {
     /// Waits for room in the queue. One job at a time tries again, in the order in which they were refused:
     /// all at once would fill what room there is with two and send the others back to sleep.
     async fn insert_patiently(&self, new: NewJob) -> Result<Submitted, ServiceError> {
-        let first = self.insert_one(new.clone()).await;
+        let first = self.insert_one(new.clone(), Told::AtTheEnd).await;
         if !matches!(first, Err(ServiceError::QueueFull)) {
             return first;
         }
@@ -222,7 +230,7 @@ impl Service {
         let mut pause = Duration::from_millis(5);
         loop {
             sleep(pause).await;
-            let again = self.insert_one(new.clone()).await;
+            let again = self.insert_one(new.clone(), Told::AtTheEnd).await;
             if !matches!(again, Err(ServiceError::QueueFull)) || self.is_draining() {
                 return again;
             }
@@ -238,7 +246,7 @@ impl Service {
         key: Option<Idempotency>,
     ) -> Result<Vec<Result<Submitted, ServiceError>>, ServiceError> {
         let admitted = self.admit_batch(owner, drafts, key)?;
-        self.insert_batch(admitted).await
+        self.insert_batch(admitted, Told::AtOnce).await
     }
 
     /// The same, and then waits for all of them; `patience` is for the whole batch. `render` makes of
@@ -257,7 +265,7 @@ impl Service {
         let _permits = self.waiters.try_acquire_many(wanted).map_err(|_| ServiceError::TooManyWaiters)?;
         let listeners: Vec<_> =
             admitted.iter().map(|new| new.as_ref().ok().map(|new| self.queue.listen(new.id))).collect();
-        let answers = self.insert_batch(admitted).await?;
+        let answers = self.insert_batch(admitted, Told::AtTheEnd).await?;
         // In order and a few at a time: all must end anyway, and the rows hold their results.
         let mut ends = Vec::with_capacity(answers.len());
         for (answer, listener) in answers.into_iter().zip(listeners) {
@@ -421,10 +429,17 @@ impl Service {
         if self.is_draining() { Err(ServiceError::Draining) } else { Ok(()) }
     }
 
-    async fn insert_one(&self, new: NewJob) -> Result<Submitted, ServiceError> {
+    async fn insert(&self, jobs: Vec<NewJob>, told: Told) -> Result<Vec<Inserted>, StoreError> {
+        match told {
+            Told::AtOnce => self.store.insert(jobs).await,
+            Told::AtTheEnd => self.store.insert_unsynced(jobs).await,
+        }
+    }
+
+    async fn insert_one(&self, new: NewJob, told: Told) -> Result<Submitted, ServiceError> {
         self.takes_jobs()?;
         let receipt = Receipt::of(&new);
-        let mut answers = self.store.insert(vec![new]).await?;
+        let mut answers = self.insert(vec![new], told).await?;
         let answer = submitted(answers.pop().ok_or_else(short_answer)?, receipt)?;
         if let Submitted::New(receipt) = &answer {
             self.queue.announce(1);
@@ -436,6 +451,7 @@ impl Service {
     async fn insert_batch(
         &self,
         admitted: Vec<Result<NewJob, ServiceError>>,
+        told: Told,
     ) -> Result<Vec<Result<Submitted, ServiceError>>, ServiceError> {
         self.takes_jobs()?;
         let mut jobs = Vec::with_capacity(admitted.len());
@@ -449,7 +465,7 @@ impl Service {
                 })
             })
             .collect();
-        let answers = if jobs.is_empty() { Vec::new() } else { self.store.insert(jobs).await? };
+        let answers = if jobs.is_empty() { Vec::new() } else { self.insert(jobs, told).await? };
         let full = !answers.is_empty() && answers.iter().all(|answer| *answer == Inserted::QueueFull);
         if full {
             return Err(ServiceError::QueueFull);
@@ -500,9 +516,10 @@ impl Service {
         match self.until_ended(receipt.id, listener, until).await {
             Ok(Some(record)) => Ok(Waited::Read(record)),
             Ok(None) => Err(ServiceError::UnknownJob),
-            // It is stored, so the client must learn its id whatever happens to the store now.
+            // It is stored, so the client must learn its id even if it cannot be read now.
             Err(error) => {
                 warn!(job.id = %receipt.id, %error, "cannot read a job that is waited for");
+                self.store.sync().await?;
                 Ok(Waited::Unread(receipt))
             }
         }
@@ -541,7 +558,12 @@ impl Service {
                 () = raised(&mut draining) => true,
             };
             match self.store.find(id).await {
-                Ok(Some(record)) if record.status.has_ended() || give_up => return Ok(Some(Arc::new(record))),
+                Ok(Some(record)) if record.status.has_ended() => return Ok(Some(Arc::new(record))),
+                Ok(Some(record)) if give_up => {
+                    // Whoever waits stored it unsynced, and is told of it now.
+                    self.store.sync().await?;
+                    return Ok(Some(Arc::new(record)));
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(None),
                 Err(error) if give_up => return Err(error),

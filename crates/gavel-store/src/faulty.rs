@@ -15,6 +15,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
     Insert,
+    Sync,
     Claim,
     Extend,
     Settle,
@@ -31,8 +32,9 @@ pub enum Call {
 }
 
 impl Call {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Insert,
+        Self::Sync,
         Self::Claim,
         Self::Extend,
         Self::Settle,
@@ -173,6 +175,14 @@ impl<S: Store> Faulty<S> {
 impl<S: Store> Store for Faulty<S> {
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError> {
         self.pass(Call::Insert, self.inner.insert(jobs)).await
+    }
+
+    async fn insert_unsynced(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError> {
+        self.pass(Call::Insert, self.inner.insert_unsynced(jobs)).await
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.pass(Call::Sync, self.inner.sync()).await
     }
 
     async fn claim(&self, by: Claimant, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, StoreError> {

@@ -235,11 +235,23 @@ pub enum StoreError {
 /// The book. Sizes of memory are kept in whole KiB, rounded up; times of day and limits in microseconds.
 /// Dropping the future of a call leaves open whether it was carried out, but claims that nobody received
 /// go back. Every method that writes returns only when what it wrote survives a power cut, except
-/// `claim`, `claim_next` and `extend`: a forgotten claim costs one attempt at most, never a job.
+/// `insert_unsynced`, `claim`, `claim_next` and `extend`: a forgotten claim costs one attempt at most, never
+/// a job. What `find` and `list` say of an ended job survives a power cut, too.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// One answer for each job, in order; all that are `New` are stored in one transaction.
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError>;
+
+    /// The same for a caller who tells nobody of these jobs before they have ended or [`Store::sync`] has
+    /// returned: the end of a job is stored after the job, so who knows of the one has the other.
+    async fn insert_unsynced(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError> {
+        self.insert(jobs).await
+    }
+
+    /// Returns when everything that was written before survives a power cut.
+    async fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Hands out pending jobs, most urgent first, at most one for each worker named. A step of priority
     /// is worth ten seconds of waiting, so nothing starves.

@@ -146,6 +146,22 @@ impl SqliteStore {
         (&mut answer.answer).await.map_err(|_| StoreError::Unavailable("the store's writer failed".to_owned()))?
     }
 
+    async fn insert_with(&self, durability: Durability, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError> {
+        let max_depth = self.options.max_depth;
+        let answers = self.write(durability, jobs.len(), move |tx| insert::insert(tx, &jobs, max_depth)).await?;
+        answers.ok_or(StoreError::Full)
+    }
+
+    /// Reads what may be told to anybody: nothing that is committed and was promised, but is not on the disk.
+    async fn read_synced<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let result = self.read(query).await?;
+        self.shared.progress.reached().await;
+        Ok(result)
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -228,9 +244,15 @@ fn return_claims(claims: Vec<Claim>) -> Option<Box<dyn Op>> {
 #[async_trait]
 impl Store for SqliteStore {
     async fn insert(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError> {
-        let max_depth = self.options.max_depth;
-        let answers = self.write(Durability::Full, jobs.len(), move |tx| insert::insert(tx, &jobs, max_depth)).await?;
-        answers.ok_or(StoreError::Full)
+        self.insert_with(Durability::Full, jobs).await
+    }
+
+    async fn insert_unsynced(&self, jobs: Vec<NewJob>) -> Result<Vec<Inserted>, StoreError> {
+        self.insert_with(Durability::Relaxed, jobs).await
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.write(Durability::Full, 1, |_| Ok(())).await
     }
 
     async fn claim(&self, by: Claimant, now: Timestamp, lease: Duration) -> Result<Vec<Claim>, StoreError> {
@@ -260,12 +282,12 @@ impl Store for SqliteStore {
     }
 
     async fn find(&self, id: JobId) -> Result<Option<JobRecord>, StoreError> {
-        self.read(move |conn| read::find(conn, id)).await
+        self.read_synced(move |conn| read::find(conn, id)).await
     }
 
     async fn list(&self, filter: Filter, limit: usize) -> Result<Vec<JobSummary>, StoreError> {
         let known = self.shared.skew_ms.clone();
-        self.read(move |conn| {
+        self.read_synced(move |conn| {
             loop {
                 let skew_ms = known.load(Ordering::SeqCst);
                 let jobs = read::list(conn, &filter, limit, skew_ms)?;

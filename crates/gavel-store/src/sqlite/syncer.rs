@@ -9,10 +9,11 @@ use crate::{Depth, StoreError};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Committed groups that may wait for the disk; the writer waits for room then, and with it everybody.
 const WAITING: usize = 256;
@@ -21,8 +22,39 @@ const WAITING: usize = 256;
 /// before them anyway: then more of them share one fdatasync.
 const PAUSE: Duration = Duration::from_micros(500);
 
+/// How far the disk is behind. Groups are numbered from 1, in the order of their commits.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The last group with a promise that a reader may have seen.
+    begun: AtomicU64,
+    /// The last group that the disk has, or that it has refused.
+    synced: watch::Sender<u64>,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self { begun: AtomicU64::new(0), synced: watch::Sender::new(0) }
+    }
+
+    /// Call before the commit. The number goes to [`Syncer::send`] whatever becomes of the group.
+    pub fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Returns when the disk has all that could be read before this call.
+    pub async fn reached(&self) {
+        let begun = self.begun.load(Ordering::SeqCst);
+        if *self.synced.borrow() >= begun {
+            return;
+        }
+        // The sender is here, so this does not end before its time.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced >= begun).await;
+    }
+}
+
 /// Commands of one transaction, and the log that holds it.
 pub(super) struct Committed {
+    pub number: u64,
     pub group: Vec<Box<dyn Op>>,
     pub log: Arc<File>,
     pub at: Instant,
@@ -37,12 +69,12 @@ pub(super) struct Syncer {
 }
 
 impl Syncer {
-    pub fn start() -> io::Result<Self> {
+    pub fn start(progress: Arc<Progress>) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(WAITING);
         let failed = Arc::new(AtomicBool::new(false));
         let tell = Arc::clone(&failed);
         let thread =
-            std::thread::Builder::new().name("gavel-store-s".to_owned()).spawn(move || serve(&receiver, &tell))?;
+            std::thread::Builder::new().name("gavel-store-s".to_owned()).spawn(move || serve(&receiver, &progress, &tell))?;
         Ok(Self { sender: Some(sender), thread: Some(thread), failed })
     }
 
@@ -70,7 +102,7 @@ impl Drop for Syncer {
     }
 }
 
-fn serve(receiver: &Receiver<Committed>, failed: &AtomicBool) {
+fn serve(receiver: &Receiver<Committed>, progress: &Progress, failed: &AtomicBool) {
     let mut waiting: Vec<Committed> = Vec::new();
     while let Ok(first) = receiver.recv() {
         waiting.push(first);
@@ -83,6 +115,9 @@ fn serve(receiver: &Receiver<Committed>, failed: &AtomicBool) {
         if let Err(error) = &result {
             tracing::error!(%error, "the store's log could not be written to the disk");
             failed.store(true, Ordering::Release);
+        }
+        if let Some(last) = waiting.last() {
+            progress.synced.send_replace(last.number);
         }
         metrics::histogram!("gavel_store_sync_size").record(waiting.iter().map(|c| c.group.len()).sum::<usize>() as f64);
         for Committed { group, at, .. } in waiting.drain(..) {

@@ -8,7 +8,7 @@ use super::hot::Hot;
 use super::open::connect_writer;
 use super::room::Room;
 use super::standing::{self, Standing, Waiting};
-use super::syncer::{Committed, Syncer};
+use super::syncer::{Committed, Progress, Syncer};
 use crate::{Depth, StoreError};
 use rusqlite::Connection;
 use std::fs::File;
@@ -127,6 +127,7 @@ pub(super) enum Message {
 pub(super) struct Shared {
     depth: Mutex<Depth>,
     pub skew_ms: Arc<AtomicI64>,
+    pub progress: Arc<Progress>,
 }
 
 impl Shared {
@@ -201,7 +202,8 @@ pub(super) fn start(
     let skew_ms = Arc::new(AtomicI64::new(0));
     let state = State::new(conn, &options, skew_ms.clone())?;
     let log = open_log(&options.path)?;
-    let shared = Arc::new(Shared { depth: Mutex::new(state.hot.depth()), skew_ms });
+    let progress = Arc::new(Progress::new());
+    let shared = Arc::new(Shared { depth: Mutex::new(state.hot.depth()), skew_ms, progress: Arc::clone(&progress) });
     let (sender, receiver) = mpsc::channel(WAITING);
     let mut writer = Writer {
         options,
@@ -209,7 +211,7 @@ pub(super) fn start(
         shared: shared.clone(),
         standing: Standing::default(),
         follow_up: Vec::new(),
-        syncer: Syncer::start()?,
+        syncer: Syncer::start(progress)?,
         log,
     };
     let thread = std::thread::Builder::new().name("gavel-store-w".to_owned()).spawn(move || {
@@ -270,6 +272,8 @@ impl Writer {
         if !group.is_empty() {
             metrics::histogram!("gavel_store_group_size").record(group.len() as f64);
         }
+        let promises = group.iter().any(|op| op.durability() == Durability::Full);
+        let number = promises.then(|| self.shared.progress.begin());
         let errors = self.run_group(&mut group);
         if let Some(state) = &self.state {
             self.shared.show(state.hot.depth());
@@ -282,9 +286,9 @@ impl Writer {
                 Some(error) => op.fail(error),
             }
         }
-        if !promised.is_empty() {
+        if let Some(number) = number {
             let (log, depth) = (Arc::clone(&self.log), self.shared.depth());
-            self.syncer.send(Committed { group: promised, log, at: Instant::now(), depth });
+            self.syncer.send(Committed { number, group: promised, log, at: Instant::now(), depth });
         }
     }
 
