@@ -112,8 +112,8 @@ pub struct Bench {
     /// Programs: c, cpp, python
     #[arg(long, value_delimiter = ',', default_value = "c,cpp,python")]
     pub programs: Vec<String>,
-    /// Clients that each wait for one job at a time
-    #[arg(long, short, value_delimiter = ',', default_value = "2")]
+    /// Clients that each wait for one job at a time: few show latency, many the highest rate
+    #[arg(long, short, value_delimiter = ',', default_value = "2,16")]
     pub concurrency: Vec<usize>,
     /// Rounds; the server and the bare machine take turns in each
     #[arg(long, default_value_t = 3)]

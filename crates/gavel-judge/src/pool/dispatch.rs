@@ -84,7 +84,7 @@ impl Dispatcher {
                 for claim in claims {
                     let worker = claim.worker as u32;
                     workers.remove(&worker);
-                    self.send(worker, Task::Judge(claim));
+                    self.send(worker, Task::Judge(Box::new(claim)));
                 }
                 self.rest(workers, None);
             }

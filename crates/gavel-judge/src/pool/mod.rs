@@ -85,7 +85,7 @@ struct Shared {
     options: PoolOptions,
     parts: Parts,
     claims: Mutex<Claims>,
-    /// For the jobs to come: a descriptor for each would be made and closed again.
+    /// For the jobs to come, one for each worker: otherwise each job would make and close a descriptor.
     cancels: Mutex<Vec<Cancel>>,
     draining: watch::Sender<bool>,
     /// Told of every claim that is let go.
@@ -112,7 +112,10 @@ impl Shared {
     fn let_go(&self, key: ClaimKey) {
         let held = self.claims().held.remove(&key);
         if let Some(cancel) = held.and_then(|held| held.cancel.recycled()) {
-            self.cancels().push(cancel);
+            let mut cancels = self.cancels();
+            if cancels.len() < self.options.max_workers as usize {
+                cancels.push(cancel);
+            }
         }
         self.let_go.notify_waiters();
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Sender as DoneSender, UnboundedReceiver, UnboundedSender
 
 /// What the dispatcher has for a worker that it was sent.
 pub enum Task {
-    Judge(Claim),
+    Judge(Box<Claim>),
     /// Ask the store again.
     Stand,
 }
@@ -91,7 +91,7 @@ impl Slot {
             // The dispatcher is gone only when the pool drains; then no task comes, either.
             let _ = self.idle.send(Idle { worker: self.id, error });
             match self.tasks.recv() {
-                Ok(Task::Judge(claim)) => return Some(claim),
+                Ok(Task::Judge(claim)) => return Some(*claim),
                 Ok(Task::Stand) => {}
                 Err(_) => return None,
             }

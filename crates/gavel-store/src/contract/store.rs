@@ -26,6 +26,7 @@ macro_rules! store_contract {
             a_job_goes_from_pending_to_running_to_completed
             what_nobody_stored_is_not_found
             an_insert_that_is_repeated_is_stored_once
+            an_unsynced_insert_is_an_insert
             jobs_are_claimed_oldest_first
             ten_seconds_of_waiting_weigh_as_much_as_a_step_of_priority
             a_claim_takes_at_most_one_job_for_each_worker
@@ -544,6 +545,25 @@ pub async fn a_known_key_gives_the_same_job(fixture: &dyn Fixture) {
     // As long as the job is there, however old the key.
     assert_eq!(store.insert(again(200_000)).await, Ok(vec![Inserted::Existing(id)]));
     assert_eq!(store.list(Filter::default(), 10).await.expect("list").len(), 1);
+}
+
+pub async fn an_unsynced_insert_is_an_insert(fixture: &dyn Fixture) {
+    let store = fixture.fresh(2).await;
+    let key = |n, body| with_key(new_job(at(n), n), "o", "k", body);
+    let (first, second) = (key(0, 1), new_job(at(1), 1));
+    let too_many = new_job(at(2), 2);
+    let answers = store.insert_unsynced(vec![first.clone(), second.clone(), too_many]).await;
+    assert_eq!(answers, Ok(vec![Inserted::New, Inserted::New, Inserted::QueueFull]));
+    assert_eq!(store.insert_unsynced(vec![key(3, 1)]).await, Ok(vec![Inserted::Existing(first.id)]));
+    assert_eq!(store.insert(vec![key(4, 2)]).await, Ok(vec![Inserted::Conflict]));
+    assert_eq!(store.sync().await, Ok(()));
+    assert_eq!(find(&*store, second.id).await.status, Status::Pending);
+    for (job, seconds) in [(&first, 5), (&second, 6)] {
+        let claim = claim_one(&*store, at(seconds)).await;
+        assert_eq!(claim.key.id, job.id);
+        store.settle(claim.key, at(seconds), completed(Verdict::Accepted)).await.expect("settle");
+        assert_eq!(find(&*store, job.id).await.status, Status::Completed);
+    }
 }
 
 pub async fn a_known_key_with_another_body_is_a_conflict(fixture: &dyn Fixture) {

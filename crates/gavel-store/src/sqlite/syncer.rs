@@ -73,8 +73,9 @@ impl Syncer {
         let (sender, receiver) = sync_channel(WAITING);
         let failed = Arc::new(AtomicBool::new(false));
         let tell = Arc::clone(&failed);
-        let thread =
-            std::thread::Builder::new().name("gavel-store-s".to_owned()).spawn(move || serve(&receiver, &progress, &tell))?;
+        let thread = std::thread::Builder::new()
+            .name("gavel-store-s".to_owned())
+            .spawn(move || serve(&receiver, &progress, &tell))?;
         Ok(Self { sender: Some(sender), thread: Some(thread), failed })
     }
 
@@ -119,7 +120,8 @@ fn serve(receiver: &Receiver<Committed>, progress: &Progress, failed: &AtomicBoo
         if let Some(last) = waiting.last() {
             progress.synced.send_replace(last.number);
         }
-        metrics::histogram!("gavel_store_sync_size").record(waiting.iter().map(|c| c.group.len()).sum::<usize>() as f64);
+        metrics::histogram!("gavel_store_sync_size")
+            .record(waiting.iter().map(|c| c.group.len()).sum::<usize>() as f64);
         for Committed { group, at, .. } in waiting.drain(..) {
             metrics::histogram!("gavel_store_commit_seconds").record(at.elapsed().as_secs_f64());
             for op in group {
@@ -143,4 +145,75 @@ fn sync(waiting: &[Committed]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::writer::{Command, Durability, Tx};
+    use super::*;
+    use futures_util::FutureExt;
+    use std::os::fd::OwnedFd;
+    use tokio::sync::oneshot;
+
+    fn op() -> (Box<dyn Op>, oneshot::Receiver<Result<(), StoreError>>) {
+        let (reply, answer) = oneshot::channel();
+        let work = |_: &mut Tx<'_>| Ok(());
+        let (durability, undelivered) = (Durability::Full, (|()| None) as fn(()) -> _);
+        (Box::new(Command { durability, weight: 1, work, result: Some(()), reply: Some(reply), undelivered }), answer)
+    }
+
+    fn committed(number: u64, log: File) -> (Committed, oneshot::Receiver<Result<(), StoreError>>) {
+        let (op, answer) = op();
+        let (log, depth) = (Arc::new(log), Depth::default());
+        (Committed { number, group: vec![op], log, at: Instant::now(), depth }, answer)
+    }
+
+    fn file() -> File {
+        tempfile::tempfile().unwrap()
+    }
+
+    /// A file that the kernel refuses to synchronize.
+    fn refusing() -> File {
+        OwnedFd::from(std::io::pipe().unwrap().0).into()
+    }
+
+    #[test]
+    fn who_was_promised_durability_is_answered_in_the_end() {
+        let syncer = Syncer::start(Arc::new(Progress::new())).unwrap();
+        let (mut answers, count) = (Vec::new(), 100);
+        for number in 1..=count {
+            let (committed, answer) = committed(number, file());
+            syncer.send(committed);
+            answers.push(answer);
+        }
+        assert!(!syncer.has_failed());
+        drop(syncer);
+        for mut answer in answers {
+            assert_eq!(answer.try_recv().unwrap(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_not_taken_for_done() {
+        let syncer = Syncer::start(Arc::new(Progress::new())).unwrap();
+        let (committed, answer) = committed(1, refusing());
+        syncer.send(committed);
+        assert!(matches!(answer.blocking_recv().unwrap(), Err(StoreError::Unavailable(_))));
+        assert!(syncer.has_failed(), "the writer must hear of it");
+        assert!(!syncer.has_failed(), "once");
+    }
+
+    #[tokio::test]
+    async fn readers_wait_for_what_was_promised_before_them() {
+        let progress = Arc::new(Progress::new());
+        let syncer = Syncer::start(Arc::clone(&progress)).unwrap();
+        assert_eq!(progress.reached().now_or_never(), Some(()), "nothing was promised");
+        let number = progress.begin();
+        assert_eq!(progress.reached().now_or_never(), None);
+        // Even one that the disk refuses: its commands fail, and nobody waits for ever.
+        for log in [file(), refusing()] {
+            syncer.send(committed(number, log).0);
+            tokio::time::timeout(Duration::from_secs(10), progress.reached()).await.unwrap();
+        }
+    }
 }
