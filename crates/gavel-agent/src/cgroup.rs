@@ -3,7 +3,9 @@
 //! Version 1: the agent itself lives in the groups, so that what it forks is born inside; moving a
 //! process into a group takes 7–16 ms on an otherwise quiet machine. Peaks are reset and counters
 //! compared between commands. Version 2: each command gets a group of its own, entered at birth.
+//! In a container the groups are somebody else's, on either version ([`crate::counters`]).
 
+use crate::counters::{self, Counters};
 use crate::failed::{At, Failed};
 use crate::sys;
 use gavel_agent::wire::{Cgroup as Plan, OrderLimits};
@@ -31,16 +33,19 @@ const READING: u64 = 32 << 20;
 pub enum Cgroup {
     V1(V1),
     V2(V2),
+    Container(Counters),
     Weak,
 }
 
 /// Counters at the start of a command.
 #[derive(Default)]
 pub struct Start {
-    baseline: u64,
-    oom_kills: u64,
-    cpu: u64,
-    own_cpu: u64,
+    /// What is charged already, and the highest that ever was.
+    pub baseline: u64,
+    pub peak: u64,
+    pub oom_kills: u64,
+    pub cpu: u64,
+    pub own_cpu: u64,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -62,11 +67,13 @@ impl Cgroup {
         }
     }
 
-    /// Sets the limits and remembers the counters.
-    pub fn begin(&mut self, limits: &OrderLimits) -> Result<Start, Failed> {
+    /// Sets the limits and remembers the counters. In a container the agent gives some memory back for what
+    /// it writes for the command.
+    pub fn begin(&mut self, limits: &OrderLimits, given_back: u64) -> Result<Start, Failed> {
         match self {
             Self::V1(v1) => v1.begin(limits),
             Self::V2(v2) => v2.begin(limits),
+            Self::Container(counters) => counters.begin(given_back),
             Self::Weak => Ok(Start::default()),
         }
     }
@@ -92,6 +99,7 @@ impl Cgroup {
                 Ok(v1.cpu_usage()?.saturating_sub(start.cpu).saturating_sub(own))
             }
             Self::V2(v2) => v2.cpu_usage(),
+            Self::Container(counters) => counters.cpu_since(start),
             Self::Weak => Ok(0),
         }
     }
@@ -113,7 +121,25 @@ impl Cgroup {
                 let _ = rustix::io::read(&v1.memory.bell, &mut count);
                 Ok(v1.memory.oom_kills()? > start.oom_kills)
             }
+            Self::Container(counters) => Ok(counters.oom_kills()? > start.oom_kills),
             _ => Ok(false),
+        }
+    }
+
+    /// How long a command of this age may go on until somebody must [`Cgroup::look`] at it. `None` where the
+    /// kernel keeps the peak, and ends the rest itself or rings a bell when memory runs out.
+    pub fn unseen(&self, age: u64) -> Option<u64> {
+        match self {
+            Self::Container(_) => Some(age.clamp(counters::OFTEN, counters::SELDOM)),
+            _ => None,
+        }
+    }
+
+    /// Notes what is used now, where the kernel may not have kept it.
+    pub fn look(&self) -> Result<(), Failed> {
+        match self {
+            Self::Container(counters) => counters.look(),
+            _ => Ok(()),
         }
     }
 
@@ -137,6 +163,7 @@ impl Cgroup {
                 })
             }
             Self::V2(v2) => v2.end(),
+            Self::Container(counters) => counters.end(start),
             Self::Weak => Ok(Usage::default()),
         }
     }
@@ -195,7 +222,7 @@ impl V1 {
             self.processes = limits.processes;
         }
         let oom_kills = self.memory.oom_kills()?;
-        Ok(Start { baseline, oom_kills, cpu: self.cpu_usage()?, own_cpu: sys::own_cpu() })
+        Ok(Start { baseline, peak: 0, oom_kills, cpu: self.cpu_usage()?, own_cpu: sys::own_cpu() })
     }
 
     fn cpu_usage(&self) -> Result<u64, Failed> {
@@ -376,18 +403,18 @@ fn write_number(file: &OwnedFd, number: u64, step: &'static str) -> Result<(), F
     pwrite(file, number.to_string().as_bytes(), 0).map(drop).at(step)
 }
 
-fn read_text<'a>(file: &OwnedFd, buffer: &'a mut [u8], step: &'static str) -> Result<&'a str, Failed> {
+pub fn read_text<'a>(file: &OwnedFd, buffer: &'a mut [u8], step: &'static str) -> Result<&'a str, Failed> {
     let length = pread(file, &mut *buffer, 0).at(step)?;
     std::str::from_utf8(&buffer[..length]).map_err(|_| Errno::ILSEQ).at(step)
 }
 
-fn read_number(file: &OwnedFd, step: &'static str) -> Result<u64, Failed> {
+pub fn read_number(file: &OwnedFd, step: &'static str) -> Result<u64, Failed> {
     let mut buffer = [0u8; 32];
     read_text(file, &mut buffer, step)?.trim().parse().map_err(|_| Errno::ILSEQ).at(step)
 }
 
 /// The number behind a key in the kernel's "key value" lines; 0 where it is absent.
-fn keyed(text: &str, key: &str) -> u64 {
+pub fn keyed(text: &str, key: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
 }
 

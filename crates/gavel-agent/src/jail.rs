@@ -1,9 +1,13 @@
 //! The inside of a sandbox: an init that builds the place, starts the program and sees it end.
 //!
-//! Both run in fresh pid, mount, ipc and uts namespaces. The init is PID 1, root of nothing but this
+//! Both run in fresh pid, mount and uts namespaces. The init is PID 1, root of nothing but this
 //! place, and the program's only superior: when the program ends it leaves, and the kernel kills
 //! whatever the program left running. The program is not PID 1, because the kernel protects PID 1
 //! from the default action of signals and `abort()` would not work.
+//!
+//! In a container all that is there already, for all its commands: then the init has no namespaces, only
+//! brings the files and starts the program, and whatever outlives it is the agent's to end
+//! ([`crate::container`]).
 //!
 //! The init may share its memory with the agent, which goes on meanwhile ([`sys::Memory`]). So nothing
 //! in [`init`] and below allocates: the agent prepares everything in a [`Plan`], and every failure is
@@ -17,7 +21,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 use rustix::process::{
-    Gid, Resource, Rlimit, Signal, Uid, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
+    Gid, Pid, Resource, Rlimit, Signal, Uid, getrlimit, set_child_subreaper, set_parent_process_death_signal,
+    setrlimit, setsid,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -33,35 +38,35 @@ pub struct Plan<'a> {
     env: sys::CStrings,
     path: CString,
     files: Vec<Input<'a>>,
+    limits: OrderLimits,
     /// Mount data of /box, /tmp and /dev/shm.
     tmpfs: [CString; 3],
-    limits: OrderLimits,
-    uid: u32,
-    gid: u32,
-    filter: &'a [sys::Instruction],
-    /// A working directory made beforehand, where its files are wanted afterwards.
-    work: Option<BorrowedFd<'a>>,
-    /// The host's network, where the job may have it.
-    network: Option<BorrowedFd<'a>>,
-    /// Numbers in the table that the init gets a copy of; the agent closes its own meanwhile.
-    stdio: [RawFd; 3],
-    own_memory: bool,
-    score_is_set: bool,
+    around: Surroundings<'a>,
 }
 
 /// What a plan takes from the agent.
 pub struct Surroundings<'a> {
     pub uid: u32,
     pub gid: u32,
+    /// Empty where the agent itself is under everything that a job is.
     pub filter: &'a [sys::Instruction],
-    pub work: Option<BorrowedFd<'a>>,
-    pub network: Option<BorrowedFd<'a>>,
+    /// Numbers in the table that the init gets a copy of; the agent closes its own meanwhile.
     pub stdio: [RawFd; 3],
-    /// The init has a memory of its own ([`sys::Memory::Copied`]).
-    pub own_memory: bool,
     /// An ordinary user's process that hides itself may not change its own score any more; there the
     /// agent has the highest one itself, and everything inherits it.
     pub score_is_set: bool,
+    /// What each command gets of its own; nothing in a container.
+    pub enclosure: Option<Enclosure<'a>>,
+}
+
+/// What the init builds around itself in its new namespaces.
+pub struct Enclosure<'a> {
+    /// A working directory made beforehand, where its files are wanted afterwards.
+    pub work: Option<BorrowedFd<'a>>,
+    /// The host's network, where the job may have it.
+    pub network: Option<BorrowedFd<'a>>,
+    /// The init has a memory of its own ([`sys::Memory::Copied`]).
+    pub own_memory: bool,
 }
 
 /// A file that is there when the program starts.
@@ -74,20 +79,23 @@ struct Input<'a> {
 }
 
 enum Content<'a> {
-    Bytes(&'a [u8]),
+    Bytes(sys::Once<'a>),
     /// Path below the directory of shared files.
     Shared(CString),
 }
 
 impl<'a> Plan<'a> {
     /// `inline` holds the bytes of the order's inline files, in order.
-    pub fn new(order: &Order<'a>, inline: Vec<&'a [u8]>, around: Surroundings<'a>) -> Result<Self, Failed> {
+    pub fn new(order: &Order<'a>, inline: Vec<sys::Once<'a>>, around: Surroundings<'a>) -> Result<Self, Failed> {
         let path = *order.argv.first().ok_or(Errno::INVAL).at("find the program")?;
         let mut inline = inline.into_iter();
         let files = order.files.iter().map(|file| {
             let content = match file.content {
                 OrderContent::Inline(_) => {
                     Content::Bytes(inline.next().ok_or(Errno::INVAL).at("find a file's content")?)
+                }
+                OrderContent::Shared(_) if around.enclosure.is_none() => {
+                    return Err(Errno::PROTO).at("share a file with a container");
                 }
                 OrderContent::Shared(from) => Content::Shared(c_string(from)?),
             };
@@ -99,26 +107,19 @@ impl<'a> Plan<'a> {
                 content,
             })
         });
-        let (limits, uid, gid) = (order.limits, around.uid, around.gid);
+        let (limits, user) = (order.limits, (around.uid, around.gid));
         Ok(Self {
             argv: sys::CStrings::new(order.argv.iter().map(|s| (*s).to_owned())).at("read argv")?,
             env: sys::CStrings::new(order.env.iter().map(|(k, v)| format!("{k}={v}"))).at("read env")?,
             path: c_string(path)?,
             files: files.collect::<Result<_, Failed>>()?,
-            tmpfs: [
-                tmpfs_data(limits.work, limits.inodes, "755", (uid, gid)),
-                tmpfs_data(limits.tmp, limits.inodes, "1777", (uid, gid)),
-                tmpfs_data(limits.shm, limits.inodes, "1777", (uid, gid)),
-            ],
             limits,
-            uid,
-            gid,
-            filter: around.filter,
-            work: around.work,
-            network: around.network,
-            stdio: around.stdio,
-            own_memory: around.own_memory,
-            score_is_set: around.score_is_set,
+            tmpfs: [
+                tmpfs_data(limits.work, limits.inodes, "755", user),
+                tmpfs_data(limits.tmp, limits.inodes, "1777", user),
+                tmpfs_data(limits.shm, limits.inodes, "1777", user),
+            ],
+            around,
         })
     }
 }
@@ -199,18 +200,14 @@ pub fn init(plan: &Plan, record: &Record) -> i32 {
 fn prepare(plan: &Plan) -> Result<(), Failed> {
     set_parent_process_death_signal(Some(Signal::KILL)).at("tie the init to the agent")?;
     close_the_agents(plan)?;
-    if plan.own_memory {
-        // Born inside its own group, which is all that it gets to see.
-        sys::unshare(libc::CLONE_NEWCGROUP).at("hide the other cgroups")?;
-    }
-    if let Some(network) = plan.network {
-        sys::join_network(network).at("join the host's network")?;
-    }
-    let shared = mount_all(plan)?;
-    if plan.own_memory && !plan.score_is_set {
-        // Otherwise the score would be the agent's, too.
-        prefer_as_victim()?;
-    }
+    let shared = match &plan.around.enclosure {
+        Some(enclosure) => build(plan, enclosure)?,
+        None => {
+            // Only PID 1 gets orphans by itself.
+            set_child_subreaper(Some(Pid::INIT)).at("adopt orphans")?;
+            None
+        }
+    };
     stage(plan, shared.as_ref())?;
     rustix::process::chdir(c"/box").at("enter the working directory")
 }
@@ -218,14 +215,31 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
 /// Closes the agent's ends of pipes: a stdin that the init could still write to would never end.
 fn close_the_agents(plan: &Plan) -> Result<(), Failed> {
     let fd = |fd: Option<BorrowedFd>| fd.map_or(-1, |fd| fd.as_raw_fd());
-    let [stdin, stdout, stderr] = plan.stdio;
-    sys::close_all_but(&mut [stdin, stdout, stderr, fd(plan.work), fd(plan.network)])
-        .at("close the agent's descriptors")
+    let [stdin, stdout, stderr] = plan.around.stdio;
+    let (work, network) = plan.around.enclosure.as_ref().map_or((None, None), |own| (own.work, own.network));
+    sys::close_all_but(&mut [stdin, stdout, stderr, fd(work), fd(network)]).at("close the agent's descriptors")
+}
+
+/// Returns the directory of shared files, if the job wants any.
+fn build(plan: &Plan, enclosure: &Enclosure) -> Result<Option<OwnedFd>, Failed> {
+    if enclosure.own_memory {
+        // Born inside its own group, which is all that it gets to see.
+        sys::unshare(libc::CLONE_NEWCGROUP).at("hide the other cgroups")?;
+    }
+    if let Some(network) = enclosure.network {
+        sys::join_network(network).at("join the host's network")?;
+    }
+    let shared = mount_all(plan, enclosure)?;
+    if enclosure.own_memory && !plan.around.score_is_set {
+        // Otherwise the score would be the agent's, too.
+        prefer_as_victim()?;
+    }
+    Ok(shared)
 }
 
 /// Mounts what is this job's own. Returns the directory of shared files, which its working directory
 /// now hides from everybody else.
-fn mount_all(plan: &Plan) -> Result<Option<OwnedFd>, Failed> {
+fn mount_all(plan: &Plan, enclosure: &Enclosure) -> Result<Option<OwnedFd>, Failed> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     // The agent's /proc belongs to another pid namespace; this one shows the job's processes only.
     mount(c"proc", c"/proc", c"proc", flags | MountFlags::NOEXEC, Some(PROC_DATA)).at("mount /proc")?;
@@ -234,7 +248,7 @@ fn mount_all(plan: &Plan) -> Result<Option<OwnedFd>, Failed> {
         wants_shared.then(|| open(c"/box", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open the shared files"));
     let shared = shared.transpose()?;
     let [work, tmp, shm] = plan.tmpfs.each_ref().map(|data| Some(data.as_c_str()));
-    match plan.work {
+    match enclosure.work {
         Some(work) => move_mount(work, c"", CWD, c"/box", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("move /box")?,
         None => mount(c"box", c"/box", c"tmpfs", flags, work).at("mount /box")?,
     }
@@ -249,11 +263,11 @@ fn stage(plan: &Plan, shared: Option<&OwnedFd>) -> Result<(), Failed> {
     }
     let work = open(c"/box", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open /box")?;
     // What the job brings belongs to it. Nothing of it runs yet, so paths mean what they say.
-    sys::set_fs_user(plan.uid, plan.gid);
+    sys::set_fs_user(plan.around.uid, plan.around.gid);
     for file in &plan.files {
         make_parents(&work, file)?;
         match &file.content {
-            Content::Bytes(content) => write_new(&work, file, content)?,
+            Content::Bytes(content) => write_new(plan, &work, file, content)?,
             Content::Shared(_) => drop(create(&work, &file.path, 0o555)?),
         }
     }
@@ -289,13 +303,11 @@ fn create(work: &OwnedFd, path: &CStr, mode: u32) -> Result<OwnedFd, Failed> {
     openat2(work, path, flags, Mode::from_raw_mode(mode), resolve).at("make a file in /box")
 }
 
-fn write_new(work: &OwnedFd, file: &Input, mut content: &[u8]) -> Result<(), Failed> {
+fn write_new(plan: &Plan, work: &OwnedFd, file: &Input, content: &sys::Once) -> Result<(), Failed> {
     let target = create(work, &file.path, file.mode)?;
-    while !content.is_empty() {
-        let written = rustix::io::write(&target, content).at("write a file in /box")?;
-        content = &content[written..];
-    }
-    Ok(())
+    // The job's limit is the container's: there is no room for everything twice.
+    let give_back = plan.around.enclosure.is_none();
+    content.read(give_back, |piece| rustix::io::write(&target, piece)).at("write a file in /box")
 }
 
 /// Starts the program. The child shares this memory until it is the program.
@@ -314,19 +326,21 @@ fn start(plan: &Plan, record: &Record) -> Result<i32, Failed> {
 
 /// From the init's child to the program: the order is what keeps it inside.
 fn become_program(plan: &Plan, record: &Record) -> Result<std::convert::Infallible, Failed> {
-    if !plan.score_is_set {
+    if !plan.around.score_is_set {
         prefer_as_victim()?;
     }
     setsid().at("setsid")?;
-    for (number, stream) in plan.stdio.into_iter().enumerate() {
+    for (number, stream) in plan.around.stdio.into_iter().enumerate() {
         sys::dup_onto(stream, number as RawFd).at("set up stdin, stdout and stderr")?;
     }
     sys::close_all_but(&mut []).at("close descriptors")?;
     sys::default_action(libc::SIGPIPE).at("reset SIGPIPE")?;
     limit_resources(&plan.limits)?;
-    drop_rights(plan.uid, plan.gid)?;
-    // Last, because it forbids what the lines above need.
-    sys::install_seccomp(plan.filter).at("install the seccomp filter")?;
+    drop_rights(plan.around.uid, plan.around.gid)?;
+    if !plan.around.filter.is_empty() {
+        // Last, because it forbids what the lines above need.
+        sys::install_seccomp(plan.around.filter).at("install the seccomp filter")?;
+    }
     record.own_cpu.fetch_add(sys::thread_cpu(), SeqCst);
     Err(Failed { step: Cow::Borrowed(EXECUTE), errno: sys::execve(&plan.path, &plan.argv, &plan.env) })
 }

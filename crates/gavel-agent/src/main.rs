@@ -3,10 +3,13 @@
 //! Static, one thread, started once per worker. It builds the root directory that all of the worker's
 //! sandboxes share, then takes commands over its standard input and reports over its standard output,
 //! in the words of [`gavel_agent::wire`]. For each command it forks an init into fresh namespaces,
-//! which starts the program ([`jail`]), and watches both from outside ([`supervise`]).
+//! which starts the program ([`jail`]), and watches both from outside ([`supervise`]). The same program
+//! is the first process of a container, where there is nothing to build ([`container`]).
 
 mod cgroup;
 mod collect;
+mod container;
+mod counters;
 mod failed;
 mod feed;
 mod jail;
@@ -16,8 +19,10 @@ mod supervise;
 mod sys;
 mod watch;
 
+use cgroup::Cgroup;
+use container::Container;
 use failed::{At, Failed};
-use gavel_agent::wire::{self, Failure, Setup};
+use gavel_agent::wire::{self, Failure, Host, Setup};
 use link::{Link, Message};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -27,8 +32,9 @@ use rustix::thread::{
     set_capabilities_secure_bits, set_no_new_privs,
 };
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use supervise::{Agent, Outside};
+use supervise::{Agent, Outside, Place};
 
 fn main() -> ExitCode {
     let mut link = match Link::new() {
@@ -75,12 +81,17 @@ fn serve(mut agent: Agent) -> ExitCode {
     }
     loop {
         match agent.link.receive() {
-            Ok(Some(Message::Run(frame))) => {
-                if let Err(failed) = agent.run(&frame) {
+            Ok(Some(Message::Run(mut frame))) => {
+                if let Err(failed) = agent.run(&mut frame) {
                     // What a failed command left behind is unknown: this agent takes no other.
                     return fail(&mut agent.link, &failed, false);
                 }
                 if let Err(failed) = agent.recycle(frame) {
+                    return fail(&mut agent.link, &failed, false);
+                }
+            }
+            Ok(Some(Message::Clean)) => {
+                if let Err(failed) = agent.clean() {
                     return fail(&mut agent.link, &failed, false);
                 }
             }
@@ -112,15 +123,40 @@ fn prepare(setup: &Setup) -> Result<Outside, Failed> {
     rustix::thread::set_name(c"gavel-agent").at("name the agent")?;
     sys::reset_signals().at("reset signals")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    if setup.rootless {
+    match &setup.place {
+        wire::Place::Host(host) => leave_the_host(setup, host),
+        wire::Place::Container(container) => settle_in(setup, container),
+    }
+}
+
+/// Nothing is mounted here and no namespace made, so that agent and jobs are under the same filters, and no
+/// job has to install its own.
+fn settle_in(setup: &Setup, container: &wire::Container) -> Result<Outside, Failed> {
+    // Where the agent's own memory is counted, it must not grow with what it has been sent.
+    sys::keep_no_freed_memory();
+    let (container, counters) = Container::enter(container.uids)?;
+    let clear_refs = keep("/proc/self/clear_refs", OFlags::WRONLY)?;
+    limit_for_good()?;
+    // The bounding set and the securebits are not the agent's to change here; without new privileges nothing
+    // of them can be gained.
+    set_no_new_privs(true).at("set no_new_privs")?;
+    clear_ambient_capability_set().at("clear ambient capabilities")?;
+    sys::not_dumpable().at("make the agent untraceable")?;
+    for filter in [&setup.own_filter, &setup.job_filter] {
+        sys::install_seccomp(&sys::program(filter)).at("install the agent's seccomp filters")?;
+    }
+    Ok(Outside { cgroup: Cgroup::Container(counters), clear_refs, place: Place::Container(container) })
+}
+
+fn leave_the_host(setup: &Setup, host: &Host) -> Result<Outside, Failed> {
+    if host.rootless {
         enter_user_namespace(setup)?;
         fs::write("/proc/self/oom_score_adj", "1000").at("raise the agent's oom_score_adj")?;
     } else {
         protect_from_oom()?;
     }
-    let cgroup = cgroup::Cgroup::open(&setup.cgroup)?;
-    let keep = |path: &'static str, flags| open(path, flags | OFlags::CLOEXEC, Mode::empty()).at(path);
-    let network = if setup.allow_network { Some(keep("/proc/self/ns/net", OFlags::RDONLY)?) } else { None };
+    let cgroup = Cgroup::open(&host.cgroup)?;
+    let network = if host.allow_network { Some(keep("/proc/self/ns/net", OFlags::RDONLY)?) } else { None };
     let clear_refs = keep("/proc/self/clear_refs", OFlags::WRONLY)?;
     let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
     // On version 2 each init makes its own: from inside one the agent could not put a child into a group
@@ -130,14 +166,18 @@ fn prepare(setup: &Setup) -> Result<Outside, Failed> {
     }
     sys::unshare(namespaces).at("unshare namespaces")?;
     prepare_network()?;
-    rustix::system::sethostname(setup.hostname.as_bytes()).at("set the host name")?;
-    root::build(setup)?;
+    rustix::system::sethostname(host.hostname.as_bytes()).at("set the host name")?;
+    root::build(host)?;
     limit_for_good()?;
     give_up_privileges()?;
     // Late, because it also takes away what /proc shows of an ordinary user's own process.
     sys::not_dumpable().at("make the agent untraceable")?;
     sys::install_seccomp(&sys::program(&setup.own_filter)).at("install the agent's seccomp filter")?;
-    Ok(Outside { network, cgroup, clear_refs })
+    Ok(Outside { cgroup, clear_refs, place: Place::Host { network, rootless: host.rootless } })
+}
+
+fn keep(path: &'static str, flags: OFlags) -> Result<OwnedFd, Failed> {
+    open(path, flags | OFlags::CLOEXEC, Mode::empty()).at(path)
 }
 
 /// The worker's jobs have this network one after another: making one per job costs more than everything

@@ -2,7 +2,7 @@
 
 use crate::failed::{At, Failed};
 use crate::sys;
-use gavel_agent::wire::Setup;
+use gavel_agent::wire::Host;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, open, symlink};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -26,15 +26,16 @@ const DEVICES: &[(&str, u32, u32)] =
 const MAX_COPY: u64 = 1 << 20;
 
 /// Builds the root and makes it this process's own. Whoever is forked later inherits it.
-pub fn build(setup: &Setup) -> Result<(), Failed> {
+pub fn build(host: &Host) -> Result<(), Failed> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).at("make mounts private")?;
     // Everything of the host is opened before the new root hides any of it.
-    let binds = open_all(&setup.binds)?;
-    let shared = setup.shared.as_deref().map(|dir| open_path(dir, dir)).transpose()?;
-    let proc = if setup.rootless { Some(open_path("/proc", "/proc")?) } else { None };
+    let from = Path::new(&host.root);
+    let binds = open_all(from, &host.binds)?;
+    let shared = host.shared.as_deref().map(|dir| open_path(dir, dir)).transpose()?;
+    let proc = if host.rootless { Some(open_path("/proc", "/proc")?) } else { None };
     let devices =
         DEVICES.iter().map(|(name, ..)| open_path(&format!("/dev/{name}"), name)).collect::<Result<Vec<_>, _>>()?;
-    let copies: Vec<Copied> = setup.copies.iter().filter_map(|path| Copied::read(Path::new(path))).collect();
+    let copies: Vec<Copied> = host.copies.iter().filter_map(|path| Copied::read_in(from, path)).collect();
 
     let tmpfs = MountFlags::NOSUID | MountFlags::NODEV;
     mount("gavel", "/tmp", "tmpfs", tmpfs, Some(c"mode=755,size=16m")).at("mount the new root")?;
@@ -43,7 +44,7 @@ pub fn build(setup: &Setup) -> Result<(), Failed> {
         make_dir(directory)?;
     }
     symlink("/tmp", "var/tmp").at("link /var/tmp")?;
-    for (path, fd) in setup.binds.iter().zip(&binds) {
+    for (path, fd) in host.binds.iter().zip(&binds) {
         bind(fd, relative(path))?;
     }
     if let Some(fd) = &shared {
@@ -54,23 +55,23 @@ pub fn build(setup: &Setup) -> Result<(), Failed> {
         // hides this one.
         mount_bind_recursive(magic(fd).as_c_str(), "proc").at("bind /proc")?;
     }
-    for (name, target) in &setup.links {
+    for (name, target) in &host.links {
         symlink(target.as_str(), name.as_str()).at(format!("link /{name}"))?;
     }
     copies.iter().try_for_each(Copied::write)?;
-    for (path, content) in &setup.files {
+    for (path, content) in &host.files {
         write_file(relative(path), content.as_bytes(), 0o644)?;
     }
-    make_devices(setup, &devices)?;
+    make_devices(host, &devices)?;
     enter_for_good()
 }
 
-fn make_devices(setup: &Setup, host: &[OwnedFd]) -> Result<(), Failed> {
+fn make_devices(host: &Host, devices: &[OwnedFd]) -> Result<(), Failed> {
     mount("gavel", "dev", "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, Some(c"mode=755,size=64k"))
         .at("mount /dev")?;
-    for ((name, major, minor), fd) in DEVICES.iter().zip(host) {
+    for ((name, major, minor), fd) in DEVICES.iter().zip(devices) {
         let path = format!("dev/{name}");
-        if setup.rootless {
+        if host.rootless {
             // Without privileges no device can be made, only borrowed.
             write_file(&path, b"", 0o666)?;
             mount_bind_recursive(magic(fd).as_c_str(), path.as_str()).at(format!("bind /dev/{name}"))?;
@@ -121,8 +122,10 @@ fn magic(fd: &OwnedFd) -> CString {
     CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
 }
 
-fn open_all(paths: &[String]) -> Result<Vec<OwnedFd>, Failed> {
-    paths.iter().map(|path| open_path(path, path)).collect()
+fn open_all(from: &Path, paths: &[String]) -> Result<Vec<OwnedFd>, Failed> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open_one = |path: &String| open(from.join(relative(path)), flags, Mode::empty()).at(format!("open {path}"));
+    paths.iter().map(open_one).collect()
 }
 
 fn open_path(path: &str, name: &str) -> Result<OwnedFd, Failed> {
@@ -148,6 +151,11 @@ fn write_file(path: &str, content: &[u8], mode: u32) -> Result<(), Failed> {
     if let Some(parent) = Path::new(path).parent() {
         fs::create_dir_all(parent).at(format!("make the directory of /{path}"))?;
     }
+    // A file that is ours takes the place of one that was copied, or of a link.
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at(format!("replace /{path}")),
+        _ => {}
+    }
     fs::write(path, content).at(format!("write /{path}"))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).at(format!("set the mode of /{path}"))
 }
@@ -160,10 +168,20 @@ enum Copied {
 }
 
 impl Copied {
+    /// From a root directory. Whoever made that has no say over the host: a path that leads out of it by a
+    /// link is not there.
+    fn read_in(root: &Path, path: &str) -> Option<Self> {
+        let source = root.join(relative(path));
+        let parent = fs::canonicalize(source.parent()?).ok()?;
+        if !parent.starts_with(fs::canonicalize(root).ok()?) {
+            return None;
+        }
+        Self::read(&source, path.to_owned())
+    }
+
     /// `None` for what is absent, unreadable to everybody, or neither file, link nor directory: the
     /// list names what runtimes may need, not what must be there.
-    fn read(path: &Path) -> Option<Self> {
-        let name = path.to_str()?.to_owned();
+    fn read(path: &Path, name: String) -> Option<Self> {
         let meta = fs::symlink_metadata(path).ok()?;
         if meta.is_symlink() {
             return Some(Self::Link(name, fs::read_link(path).ok()?.to_str()?.to_owned()));
@@ -174,8 +192,12 @@ impl Copied {
             return None;
         }
         if meta.is_dir() {
-            let entries = fs::read_dir(path).ok()?.filter_map(|entry| Self::read(&entry.ok()?.path()));
-            return Some(Self::Directory(name, entries.collect()));
+            let entries = fs::read_dir(path).ok()?.filter_map(|entry| {
+                let entry = entry.ok()?;
+                Self::read(&entry.path(), format!("{name}/{}", entry.file_name().to_str()?))
+            });
+            let entries: Vec<_> = entries.collect();
+            return Some(Self::Directory(name, entries));
         }
         (meta.is_file() && meta.len() <= MAX_COPY).then_some(())?;
         Some(Self::File(name, fs::read(path).ok()?, mode & 0o755))

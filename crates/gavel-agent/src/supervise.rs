@@ -2,12 +2,13 @@
 
 use crate::cgroup::{Cgroup, Start, Usage};
 use crate::collect;
+use crate::container::{self, Container, Orphans};
 use crate::failed::{At, Failed};
 use crate::feed::Feeder;
-use crate::jail::{self, Plan, Record, Surroundings};
+use crate::jail::{self, Enclosure, Plan, Record, Surroundings};
 use crate::link::Link;
 use crate::root::tmpfs_data;
-use crate::sys::{self, Memory, Process};
+use crate::sys::{self, Memory, Once, Process};
 use crate::watch::{Ending, Streams, Watch};
 use gavel_agent::wire::{self, Exit, Order, OrderContent, Report, Setup, Stop};
 use rustix::io::Errno;
@@ -16,8 +17,8 @@ use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 
-/// Those of every command. That of System V IPC is the agent's, seen to be empty before each
-/// ([`Tools::renew_ipc`]).
+/// Those of every command on a host. That of System V IPC is the agent's, seen to be empty before each
+/// ([`renew_ipc`]).
 const NAMESPACES: libc::c_int = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWUTS;
 
 /// What an agent keeps between commands.
@@ -34,18 +35,26 @@ pub struct Tools {
     filter: Vec<sys::Instruction>,
     uid: u32,
     gid: u32,
-    network: Option<OwnedFd>,
     clear_refs: OwnedFd,
-    rootless: bool,
+    place: Place,
 }
 
-/// What the agent has opened of the host before it left it.
+/// Where the agent is.
+pub enum Place {
+    Host {
+        /// The host's network namespace, if jobs may be let into it.
+        network: Option<OwnedFd>,
+        rootless: bool,
+    },
+    Container(Container),
+}
+
+/// What the agent has opened of its surroundings before it shut itself off.
 pub struct Outside {
     pub cgroup: Cgroup,
-    /// The host's network namespace, if jobs may be let into it.
-    pub network: Option<OwnedFd>,
     /// The agent's own `/proc/self/clear_refs`.
     pub clear_refs: OwnedFd,
+    pub place: Place,
 }
 
 /// A buffer that grew beyond this for one large order is given back afterwards.
@@ -59,12 +68,15 @@ impl Agent {
             record: sys::Shared::new().at("map the record")?,
             timer: timer.at("make a timer")?,
             processors: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
-            filter: sys::program(&setup.job_filter),
+            filter: match outside.place {
+                Place::Host { .. } => sys::program(&setup.job_filter),
+                // The agent itself is under it.
+                Place::Container(_) => Vec::new(),
+            },
             uid: setup.uid,
             gid: setup.gid,
-            network: outside.network,
             clear_refs: outside.clear_refs,
-            rootless: setup.rootless,
+            place: outside.place,
         };
         tools.forget_peak()?;
         Ok(Self { link, tools })
@@ -80,12 +92,17 @@ impl Agent {
     }
 
     /// Runs the command of one `RUN` frame and sends everything up to its report.
-    pub fn run(&mut self, frame: &[u8]) -> Result<(), Failed> {
-        let (order, rest) = postcard::take_from_bytes::<Order>(frame).map_err(|_| Errno::INVAL).at("read the order")?;
+    pub fn run(&mut self, frame: &mut [u8]) -> Result<(), Failed> {
+        let head = frame.len() - read_order(frame)?.1.len();
+        // Read again, because what follows the order is changed while it is in use.
+        let (head, rest) = frame.split_at_mut(head);
+        let order = read_order(head)?.0;
         let (inline, stdin) = split(&order, rest)?;
         let mut feeder = Feeder::new(stdin, order.stdin_total)?;
-        let work = if order.collect.is_empty() { None } else { Some(self.tools.make_work(&order)?) };
-        let start = self.tools.cgroup.begin(&order.limits)?;
+        self.tools.enter()?;
+        let work = if order.collect.is_empty() { None } else { Some(self.tools.work(&order)?) };
+        let given_back = inline.iter().map(|content| content.whole_pages() as u64).sum();
+        let start = self.tools.cgroup.begin(&order.limits, given_back)?;
         let (streams, stdio) = Streams::new(&mut feeder, &order)?;
         let around = self.tools.surroundings(&order, work.as_ref(), stdio.each_ref().map(AsRawFd::as_raw_fd));
         let plan = Plan::new(&order, inline, around)?;
@@ -94,15 +111,21 @@ impl Agent {
             tools.record.reset();
             let life = || jail::init(&plan, &tools.record);
             let memory = tools.cgroup.birthplace().map_or(Memory::Shared, Memory::Copied);
-            let mut init = Process::start(&life, NAMESPACES, memory).at("start the init")?;
+            let mut init = Process::start(&life, tools.namespaces(), memory).at("start the init")?;
             // Only the job holds its ends from here on, so that their closing can be seen.
             drop(stdio);
             Watch::new(&mut self.link, tools, &order, &start, feeder, streams).until_the_end(&mut init)?
         };
-        self.tools.renew_ipc()?;
+        self.tools.leave()?;
         let report = self.tools.report(&order, &start, ending)?;
         self.explain_refusal(&order)?;
         self.send_files(&order, work, report)
+    }
+
+    /// Makes a container as good as new for the next command.
+    pub fn clean(&mut self) -> Result<(), Failed> {
+        self.tools.clean()?;
+        self.link.send_body(wire::CLEANED, &())
     }
 
     /// Says on stderr, as a shell would, why the job's own program was not started.
@@ -122,10 +145,12 @@ impl Agent {
         if let Some(work) = work {
             self.tools.cgroup.make_room()?;
             let link = &mut self.link;
-            report.left_out = collect::collect(&work, order, |head, file| {
-                let size = head.size;
-                link.send_body(wire::FILE, &head)?;
-                link.send_file(&file, size)
+            report.left_out = self.tools.as_owner(|| {
+                collect::collect(&work, order, |head, file| {
+                    let size = head.size;
+                    link.send_body(wire::FILE, &head)?;
+                    link.send_file(&file, size)
+                })
             })?;
         }
         self.link.send_body(wire::DONE, &report)
@@ -139,27 +164,84 @@ impl Tools {
         rustix::io::write(&self.clear_refs, b"5").map(drop).at("reset the agent's peak memory")
     }
 
-    /// A namespace of its own for every command would be a fifth of what starting one costs, and few leave
-    /// anything in it. With the last process of the command gone, what is counted here is all there is: the
-    /// next command gets this namespace if that is nothing, and else a new one. Message queues of POSIX are
-    /// kept in it, too, but a limit of zero bytes forbids them.
-    fn renew_ipc(&self) -> Result<(), Failed> {
-        if sys::ipc_objects().at("count what is left of IPC")? == 0 {
-            return Ok(());
+    fn namespaces(&self) -> libc::c_int {
+        match self.place {
+            Place::Host { .. } => NAMESPACES,
+            Place::Container(_) => 0,
         }
-        sys::unshare(libc::CLONE_NEWIPC).at("renew the IPC namespace")
+    }
+
+    /// A command is about to run here.
+    fn enter(&mut self) -> Result<(), Failed> {
+        match &mut self.place {
+            Place::Host { .. } => Ok(()),
+            Place::Container(container) => container.take(),
+        }
+    }
+
+    /// The last process of a command is gone.
+    fn leave(&self) -> Result<(), Failed> {
+        match self.place {
+            Place::Host { .. } => renew_ipc(),
+            Place::Container(_) => Ok(()),
+        }
+    }
+
+    fn clean(&mut self) -> Result<(), Failed> {
+        let Place::Container(container) = &mut self.place else {
+            return Err(Errno::PROTO).at("clean a place that is new for each command");
+        };
+        container.clean(self.uid, self.gid)?;
+        self.uid += 1;
+        self.gid += 1;
+        Ok(())
+    }
+
+    /// Ends a command at once. On a host the kernel kills every process of the init's namespace with it.
+    pub fn kill(&self, init: &Process) -> Result<(), Failed> {
+        match self.place {
+            Place::Host { .. } => init.kill(),
+            Place::Container(_) => {
+                sys::signal_all_others(libc::SIGKILL).at("kill the command")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends whatever has outlived the init.
+    pub fn kill_the_rest(&self) -> Result<Orphans, Failed> {
+        match self.place {
+            Place::Host { .. } => Ok(Orphans::default()),
+            Place::Container(_) => container::kill_the_rest(),
+        }
+    }
+
+    /// Touches a command's files: in a container the agent has no more rights over them than their owner.
+    fn as_owner<T>(&self, act: impl FnOnce() -> T) -> T {
+        match self.place {
+            Place::Host { .. } => act(),
+            Place::Container(_) => container::as_user(self.uid, self.gid, act),
+        }
     }
 
     fn surroundings<'a>(&'a self, order: &Order, work: Option<&'a OwnedFd>, stdio: [RawFd; 3]) -> Surroundings<'a> {
-        Surroundings {
-            uid: self.uid,
-            gid: self.gid,
-            filter: &self.filter,
-            work: work.map(AsFd::as_fd),
-            network: if order.network { self.network.as_ref().map(AsFd::as_fd) } else { None },
-            stdio,
-            own_memory: self.cgroup.birthplace().is_some(),
-            score_is_set: self.rootless,
+        let (score_is_set, enclosure) = match &self.place {
+            Place::Host { network, rootless } => {
+                let network = network.as_ref().filter(|_| order.network).map(AsFd::as_fd);
+                let own_memory = self.cgroup.birthplace().is_some();
+                (*rootless, Some(Enclosure { work: work.map(AsFd::as_fd), network, own_memory }))
+            }
+            // Its network is all there is, and not for us to choose.
+            Place::Container(_) => (false, None),
+        };
+        Surroundings { uid: self.uid, gid: self.gid, filter: &self.filter, stdio, score_is_set, enclosure }
+    }
+
+    /// The working directory, to read from it what the command leaves.
+    fn work(&self, order: &Order) -> Result<OwnedFd, Failed> {
+        match &self.place {
+            Place::Host { .. } => self.make_work(order),
+            Place::Container(container) => container.work(),
         }
     }
 
@@ -241,6 +323,17 @@ impl Tools {
     }
 }
 
+/// A namespace of its own for every command would be a fifth of what starting one costs, and few leave
+/// anything in it. With the last process of the command gone, what is counted here is all there is: the
+/// next command gets this namespace if that is nothing, and else a new one. Message queues of POSIX are
+/// kept in it, too, but a limit of zero bytes forbids them.
+fn renew_ipc() -> Result<(), Failed> {
+    if sys::ipc_objects().at("count what is left of IPC")? == 0 {
+        return Ok(());
+    }
+    sys::unshare(libc::CLONE_NEWIPC).at("renew the IPC namespace")
+}
+
 /// What a shell's status is for a command that it found but could not execute.
 const CANNOT_EXECUTE: i32 = 126;
 
@@ -253,18 +346,21 @@ fn is_refusal(order: &Order, failure: &Failed) -> bool {
         && (failure.errno == Errno::TOOBIG || (own_program && of_a_file.contains(&failure.errno)))
 }
 
+/// The order, and what follows it in its frame.
+fn read_order(frame: &[u8]) -> Result<(Order<'_>, &[u8]), Failed> {
+    postcard::take_from_bytes(frame).map_err(|_| Errno::INVAL).at("read the order")
+}
+
 /// The inline files and the first part of stdin, as they follow an order in its frame.
-fn split<'a>(order: &Order, mut rest: &'a [u8]) -> Result<(Vec<&'a [u8]>, &'a [u8]), Failed> {
+fn split<'a>(order: &Order, mut rest: &'a mut [u8]) -> Result<(Vec<Once<'a>>, &'a [u8]), Failed> {
     let mut take = |length: u64| {
-        let piece = rest.split_at_checked(usize::try_from(length).unwrap_or(usize::MAX));
-        let (piece, tail) = piece.ok_or(Errno::INVAL).at("read the order's files")?;
-        rest = tail;
-        Ok(piece)
+        let piece = rest.split_off_mut(..usize::try_from(length).unwrap_or(usize::MAX));
+        piece.ok_or(Errno::INVAL).at("read the order's files")
     };
     let mut inline = Vec::new();
     for file in &order.files {
         if let OrderContent::Inline(length) = file.content {
-            inline.push(take(length)?);
+            inline.push(Once::new(take(length)?));
         }
     }
     Ok((inline, take(order.stdin_inline)?))

@@ -85,7 +85,7 @@ pub enum Memory<'fd> {
     Copied(BorrowedFd<'fd>),
 }
 
-/// A child in new namespaces. Dropping it kills it and waits for it.
+/// A child, perhaps in new namespaces. Dropping it kills it and waits for it.
 pub struct Process<'a> {
     pid: i32,
     pidfd: OwnedFd,
@@ -201,6 +201,65 @@ pub fn execve(path: &CStr, argv: &CStrings, env: &CStrings) -> Errno {
     }
 }
 
+/// Bytes that are read once, piece by piece.
+pub struct Once<'a> {
+    start: *mut u8,
+    length: usize,
+    _bytes: PhantomData<&'a mut [u8]>,
+}
+
+/// What is read and given back at a time.
+const GIVE_BACK: usize = 256 << 10;
+
+const PAGE: usize = 4096;
+
+impl<'a> Once<'a> {
+    pub fn new(bytes: &'a mut [u8]) -> Self {
+        Self { start: bytes.as_mut_ptr(), length: bytes.len(), _bytes: PhantomData }
+    }
+
+    /// How much memory comes back at most.
+    pub fn whole_pages(&self) -> usize {
+        self.length / PAGE * PAGE
+    }
+
+    /// Hands over everything; `take` says how much of a piece it has taken. With `give_back`, what has been
+    /// taken is no longer in memory: it becomes zeros.
+    pub fn read<E>(
+        &self,
+        give_back: bool,
+        mut take: impl FnMut(&[u8]) -> std::result::Result<usize, E>,
+    ) -> std::result::Result<(), E> {
+        let (mut done, mut given) = (0, self.start.addr().next_multiple_of(PAGE) - self.start.addr());
+        while done < self.length {
+            let piece = (self.length - done).min(if give_back { GIVE_BACK } else { usize::MAX });
+            // SAFETY: within the bytes that this value has to itself; the piece is gone before anything of
+            // it changes below.
+            done += take(unsafe { std::slice::from_raw_parts(self.start.add(done), piece) })?;
+            let pages = done.saturating_sub(given) / PAGE * PAGE;
+            if give_back && pages > 0 {
+                let args = [self.start.addr() + given, pages, libc::MADV_DONTNEED as usize, 0, 0];
+                // SAFETY: whole pages inside those bytes, which nobody refers to. They read as zeros from here on.
+                // The kernel can only refuse, and then they stay.
+                let _ = unsafe { raw(libc::SYS_madvise, args) };
+                given += pages;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Large buffers go back to the kernel when they are freed. By default the C library keeps more and more
+/// of them.
+pub fn keep_no_freed_memory() {
+    const LARGE: libc::c_int = 256 << 10;
+    // SAFETY: plain numbers; a C library that cannot do this ignores it.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+    }
+}
+
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: always sound; skips exit handlers, which belong to the agent.
     unsafe { libc::_exit(status) }
@@ -298,10 +357,19 @@ pub struct Waited {
 
 /// Waits for one child (-1: any).
 pub fn wait(pid: i32) -> Result<Waited> {
+    wait4(pid, 0)
+}
+
+/// A child that has ended, if there is one. Without any child at all it says so as an error.
+pub fn ended_child() -> Result<Option<Waited>> {
+    wait4(-1, libc::WNOHANG).map(|waited| Some(waited).filter(|waited| waited.pid != 0))
+}
+
+fn wait4(pid: i32, options: i32) -> Result<Waited> {
     let mut status = 0i32;
     // SAFETY: all-zero is a valid rusage.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    let args = [pid as usize, &raw mut status as usize, 0, &raw mut usage as usize, 0];
+    let args = [pid as usize, &raw mut status as usize, options as usize, &raw mut usage as usize, 0];
     loop {
         // SAFETY: both out-pointers are valid for the call.
         match unsafe { raw(libc::SYS_wait4, args) } {
@@ -313,6 +381,22 @@ pub fn wait(pid: i32) -> Result<Waited> {
             Err(Errno::INTR) => {}
             Err(e) => return Err(e),
         }
+    }
+}
+
+/// Sends a signal to every other process of this pid namespace (0: to nobody, it only asks). False: there
+/// is no other. Nothing can be born meanwhile and be missed: the kernel signals them all under the lock
+/// that a fork needs, and a fork that is about to get a signal begins again.
+pub fn signal_all_others(signal: i32) -> Result<bool> {
+    // Whoever is not the first of its namespace would reach its ancestors, on a host everybody.
+    if !rustix::process::getpid().is_init() {
+        return Err(Errno::PERM);
+    }
+    // SAFETY: plain numbers; the first process of a namespace is spared, and nobody else comes here.
+    match unsafe { raw(libc::SYS_kill, [-1isize as usize, signal as usize, 0, 0, 0]) } {
+        Ok(_) => Ok(true),
+        Err(Errno::SRCH) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -441,4 +525,29 @@ fn clock(id: libc::clockid_t) -> u64 {
 /// A second owner of the same open file.
 pub fn duplicate(fd: impl AsFd) -> Result<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(fd, 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_once_arrives_whole_and_leaves_memory() {
+        for length in [0, 1, PAGE - 1, 3 * PAGE + 17, 2 * GIVE_BACK + 5] {
+            let bytes: Vec<u8> = (0..length).map(|n| (n % 251 + 1) as u8).collect();
+            // One page before and behind, which belong to others.
+            let mut around = [vec![7; PAGE], bytes.clone(), vec![7; PAGE]].concat();
+            let mut got = Vec::new();
+            let once = Once::new(&mut around[PAGE..PAGE + length]);
+            let read = once.read(true, |piece| {
+                let taken = piece.len().min(10_000);
+                got.extend_from_slice(&piece[..taken]);
+                Ok::<_, Errno>(taken)
+            });
+            assert!(read.is_ok() && got == bytes, "{length}");
+            assert!(around[..PAGE].iter().chain(&around[PAGE + length..]).all(|byte| *byte == 7), "{length}");
+            let left = around[PAGE..PAGE + length].iter().filter(|byte| **byte != 0).count();
+            assert!(left < 2 * PAGE, "{left} of {length}");
+        }
+    }
 }

@@ -133,8 +133,8 @@ impl<'a> Watch<'a> {
             if ready.server {
                 self.listen(init)?;
             }
-            if ready.oom && self.tools.cgroup.saw_oom(self.start)? {
-                self.kill(init);
+            if ready.oom {
+                self.check_memory(init)?;
             }
             if ready.timer {
                 self.check_time(init)?;
@@ -142,6 +142,7 @@ impl<'a> Watch<'a> {
         }
         let waited = init.wait().at("wait for the init")?;
         let gone = sys::monotonic_now();
+        let orphans = self.tools.kill_the_rest()?;
         // Every writer is dead, so both pipes end.
         for at in 0..2 {
             while self.streams[at].pipe.is_some() {
@@ -154,8 +155,8 @@ impl<'a> Watch<'a> {
             truncated,
             born: self.born,
             gone,
-            waited_cpu: waited.cpu,
-            waited_rss: waited.max_rss,
+            waited_cpu: waited.cpu + orphans.cpu,
+            waited_rss: waited.max_rss.max(orphans.max_rss),
         })
     }
 
@@ -202,7 +203,7 @@ impl<'a> Watch<'a> {
         if keep < got as u64 {
             stream.truncated = true;
             if !self.discard {
-                self.stop(Stop::Output, init);
+                self.stop(Stop::Output, init)?;
             }
         }
         Ok(())
@@ -214,7 +215,7 @@ impl<'a> Watch<'a> {
                 let dropped = self.feeder.add(piece);
                 self.link.send_taken(dropped)?;
             }
-            Some(Message::Stop) => self.stop(Stop::Cancelled, init),
+            Some(Message::Stop) => self.stop(Stop::Cancelled, init)?,
             Some(_) => return Err(Errno::PROTO).at("understand the server"),
             // Nobody waits for this any more. The init dies with us, and all of the job with it.
             None => sys::exit_now(0),
@@ -236,30 +237,39 @@ impl<'a> Watch<'a> {
         };
         let wall = sys::monotonic_now().saturating_sub(began);
         if wall >= self.limits.wall {
-            self.stop(Stop::WallTime, init);
-            return Ok(());
+            return self.stop(Stop::WallTime, init);
         }
         let used = self.tools.cgroup.cpu(self.start)?.saturating_sub(record.own_cpu.load(SeqCst));
         if used > self.limits.cpu {
-            self.stop(Stop::CpuTime, init);
-            return Ok(());
+            return self.stop(Stop::CpuTime, init);
         }
         // The earliest moment at which either limit can be reached: all processors busy from now on.
         let soonest = ((self.limits.cpu - used) / self.tools.processors).max(CPU_CHECK);
-        arm(&self.tools.timer, soonest.min(self.limits.wall - wall))
-    }
-
-    fn stop(&mut self, why: Stop, init: &Process) {
-        self.stopped.get_or_insert(why);
-        self.kill(init);
-    }
-
-    /// Kills the init; the kernel kills every process of its namespace with it.
-    fn kill(&mut self, init: &Process) {
-        if !self.killed {
-            self.killed = true;
-            init.kill();
+        let mut next = soonest.min(self.limits.wall - wall);
+        if let Some(unseen) = self.tools.cgroup.unseen(wall) {
+            self.tools.cgroup.look()?;
+            self.check_memory(init)?;
+            next = next.min(unseen);
         }
+        arm(&self.tools.timer, next)
+    }
+
+    /// Where the kernel kills one process for want of memory and lets the others go on, we end them.
+    fn check_memory(&mut self, init: &Process) -> Result<(), Failed> {
+        if self.tools.cgroup.saw_oom(self.start)? { self.kill(init) } else { Ok(()) }
+    }
+
+    fn stop(&mut self, why: Stop, init: &Process) -> Result<(), Failed> {
+        self.stopped.get_or_insert(why);
+        self.kill(init)
+    }
+
+    fn kill(&mut self, init: &Process) -> Result<(), Failed> {
+        if self.killed {
+            return Ok(());
+        }
+        self.killed = true;
+        self.tools.kill(init)
     }
 }
 

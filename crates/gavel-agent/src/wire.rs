@@ -9,11 +9,15 @@
 //! `STOP` while a command runs. `FAILED` takes the place of `READY` or `DONE`. Whatever the server
 //! reads may come from a compromised agent: lengths are capped, order is checked, and a violation
 //! ends the agent.
+//!
+//! On a host every command gets a place that is new. A container has only the one that it was made
+//! with, so there a `RUN` that is not the first must come after `CLEAN` →, `CLEANED` ←; where the
+//! agent cannot make the place as good as new it says `FAILED` instead and ends.
 
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of a frame's header.
 pub const HEADER: usize = 5;
@@ -35,6 +39,7 @@ pub const SETUP: u8 = 1;
 pub const RUN: u8 = 2;
 pub const STDIN: u8 = 3;
 pub const STOP: u8 = 4;
+pub const CLEAN: u8 = 5;
 /// From the agent:
 pub const HELLO: u8 = 64;
 pub const READY: u8 = 65;
@@ -45,10 +50,34 @@ pub const FILE: u8 = 69;
 pub const DATA: u8 = 70;
 pub const DONE: u8 = 71;
 pub const FAILED: u8 = 72;
+pub const CLEANED: u8 = 73;
 
 /// What an agent needs to know once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setup {
+    pub place: Place,
+    /// The unprivileged user that commands run as.
+    pub uid: u32,
+    pub gid: u32,
+    /// Seccomp filters in classic BPF, as the kernel's `struct sock_filter` lays it out: the one that the
+    /// agent puts itself under, and the one that each job gets on top. In a container the agent takes both.
+    pub own_filter: Vec<(u16, u8, u8, u32)>,
+    pub job_filter: Vec<(u16, u8, u8, u32)>,
+}
+
+/// Where the agent has been started, and so what is left for it to build.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Place {
+    /// Beside the server: the agent isolates its commands itself.
+    Host(Box<Host>),
+    /// As the first process of a container: the container is the sandbox.
+    Container(Container),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Host {
+    /// The directory that `binds` and `copies` are below: `/`, or the unpacked root of an image.
+    pub root: String,
     /// Directories of the host that are mounted read-only at the same place.
     pub binds: Vec<String>,
     /// Symbolic links of the root directory: (name, target).
@@ -60,17 +89,18 @@ pub struct Setup {
     /// Directory whose files an order may share by path relative to it.
     pub shared: Option<String>,
     pub hostname: String,
-    /// The unprivileged user that commands run as.
-    pub uid: u32,
-    pub gid: u32,
     /// Started without privileges: build everything in a user namespace.
     pub rootless: bool,
     pub cgroup: Cgroup,
-    /// Seccomp filters in classic BPF, as the kernel's `struct sock_filter` lays it out: the one that the
-    /// agent puts itself under, and the one that each job gets on top.
-    pub own_filter: Vec<(u16, u8, u8, u32)>,
-    pub job_filter: Vec<(u16, u8, u8, u32)>,
     pub allow_network: bool,
+}
+
+/// The limits on memory and processes, the mounts and the network are those of the container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Container {
+    /// How many users and groups, from [`Setup::uid`] and [`Setup::gid`] on, the commands may have one
+    /// after the other: each `CLEAN` goes on to the next.
+    pub uids: u32,
 }
 
 /// Where resources are limited and counted.
@@ -120,7 +150,7 @@ pub struct OrderFile<'a> {
 pub enum OrderContent<'a> {
     /// This many bytes of the frame.
     Inline(u64),
-    /// A file below [`Setup::shared`].
+    /// A file below [`Host::shared`]; there is none in a container.
     Shared(&'a str),
 }
 

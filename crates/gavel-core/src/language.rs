@@ -3,6 +3,7 @@
 use crate::limits::Limits;
 use crate::units::Bytes;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// One language, resolved: every default is filled in.
@@ -24,6 +25,9 @@ pub struct Language {
     /// Texts on stderr by which the language's runtime reports a failed allocation.
     pub oom_markers: Vec<String>,
     pub image: Option<String>,
+    /// Root directory that the image was unpacked into on this machine: the native backend shows its files
+    /// instead of the host's.
+    pub rootfs: Option<PathBuf>,
     /// A backend that this language must use, by name.
     pub backend: Option<String>,
     /// Files of the host without which the native backend cannot run it.

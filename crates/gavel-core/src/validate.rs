@@ -305,6 +305,7 @@ mod tests {
             cap: Limits::standard_cap(),
             oom_markers: vec![],
             image: None,
+            rootfs: None,
             backend: None,
             requires: vec![],
             packages: vec![],

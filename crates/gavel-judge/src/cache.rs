@@ -258,8 +258,16 @@ impl Cache {
         drop(inner);
     }
 
-    /// A hash of the files that make up a language's toolchain: a new compiler compiles anew.
+    /// A hash of what a language's toolchain consists of, its image or files of the host: a new compiler
+    /// compiles anew.
     pub fn toolchain(&self, language: &Language) -> [u8; 32] {
+        if let Some(image) = &language.image {
+            return *blake3::hash(image.as_bytes()).as_bytes();
+        }
+        // The directory has the name of its image's digest, and never changes.
+        if let Some(root) = &language.rootfs {
+            return *blake3::hash(root.as_os_str().as_encoded_bytes()).as_bytes();
+        }
         if let Some(known) = self.lock().toolchains.get(&language.id) {
             return *known;
         }

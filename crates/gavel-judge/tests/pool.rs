@@ -42,6 +42,7 @@ fn language() -> Language {
         cap: Limits::standard_cap(),
         oom_markers: vec![],
         image: None,
+        rootfs: None,
         backend: None,
         requires: vec![],
         packages: vec![],

@@ -17,6 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cancel = Cancel::new()?;
     let limits = Limits::standard();
     let command = Command {
+        image: None,
+        root: None,
         argv: if argv.is_empty() { vec!["/usr/bin/true".to_owned()] } else { argv },
         env: Vec::new(),
         stdin: b"3 4\n",

@@ -46,7 +46,7 @@ struct FakeSandbox {
 }
 
 impl Sandbox for FakeSandbox {
-    fn shares_files(&self) -> bool {
+    fn shares_files(&self, _image: Option<&str>) -> bool {
         false
     }
 

@@ -5,17 +5,26 @@
 
 use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Facts, Limits};
+use std::path::Path;
 
+mod agent;
+pub mod both;
 pub mod cancel;
+pub mod docker;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod native;
+mod seccomp;
 
 pub use cancel::Cancel;
 
 /// One program to run: the compile command, the run command, a checker.
 #[derive(Debug, Clone)]
 pub struct Command<'a> {
+    /// The image whose files it sees, as the docker backend knows it; without one it sees the host's.
+    pub image: Option<&'a str>,
+    /// An unpacked root directory whose files it sees instead of the host's; for the native backend.
+    pub root: Option<&'a Path>,
     /// The first element is an absolute path, or one relative to the working directory.
     pub argv: Vec<String>,
     /// Added to the sandbox's own PATH, HOME, LANG and TMPDIR.
@@ -95,12 +104,15 @@ pub trait Backend: Send + Sync {
 
     /// Opens a sandbox for one worker slot; `slot` is unique among the open ones.
     fn open(&self, slot: u32) -> Result<Box<dyn Sandbox>, Fault>;
+
+    /// Removes at once what would outlive the program, and opens nothing any more.
+    fn close(&self) {}
 }
 
 /// A place of one worker. Dropping it ends and removes everything that belongs to it.
 pub trait Sandbox: Send {
-    /// Can commands be given files of the shared directory?
-    fn shares_files(&self) -> bool;
+    /// Can commands of this image, or of the host's files, be given files of the shared directory?
+    fn shares_files(&self, image: Option<&str>) -> bool;
 
     /// Runs one command. After a fault the sandbox must be dropped: what it holds is unknown.
     fn run(&mut self, command: &Command, cancel: &Cancel, on_output: OnOutput) -> Result<Facts, Fault>;

@@ -1,17 +1,21 @@
 //! Languages: folders with a language.toml and a sample, built in and from `languages_dir`.
 
+use crate::rootfs::{self, Roots};
 use gavel_core::language::{Compile, Sample};
 use gavel_core::units::parse_duration;
 use gavel_core::{Bytes, Catalogue, Language, Limits};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 static BUILT_IN: Dir = include_dir!("$CARGO_MANIFEST_DIR/../../languages");
 
 const FILE: &str = "language.toml";
+
+/// What a language's image is built from, beside the language.toml.
+pub const DOCKERFILE: &str = "Dockerfile";
 
 /// A sample is a few lines; a larger file is a mistake.
 const MAX_SAMPLE: u64 = 1 << 20;
@@ -86,15 +90,18 @@ impl TryFrom<String> for Size {
     }
 }
 
-/// What the operator allows, whatever the language.
+/// What the operator allows and has prepared, whatever the language.
 pub struct Bounds {
     pub default: Limits,
     pub cap: Limits,
+    /// Images that were unpacked on this machine.
+    pub roots: Roots,
 }
 
 impl Bounds {
     pub fn of(config: &crate::config::Config) -> Self {
-        Self { default: config.limits_default.limits(), cap: config.limits_cap.limits() }
+        let roots = Roots::of(&config.place.data_dir);
+        Self { default: config.limits_default.limits(), cap: config.limits_cap.limits(), roots }
     }
 }
 
@@ -134,6 +141,24 @@ fn from_directory(dir: &Path, bounds: &Bounds) -> Result<Vec<Language>, String> 
         language(&id, &shown, &|name| read_small(&folder.join(name)), bounds)
     };
     folders.iter().map(one).collect()
+}
+
+/// Where the Dockerfile of a language is.
+#[derive(Debug, PartialEq)]
+pub enum Folder {
+    /// In this program; this is its text.
+    BuiltIn(&'static str),
+    /// In a folder, with whatever it copies.
+    Own(PathBuf),
+}
+
+/// The Dockerfile of a language. A folder that replaces a built-in language replaces its image too.
+pub fn dockerfile(id: &str, languages_dir: Option<&Path>) -> Option<Folder> {
+    if let Some(own) = languages_dir.map(|dir| dir.join(id)).filter(|own| own.is_dir()) {
+        return own.join(DOCKERFILE).is_file().then_some(Folder::Own(own));
+    }
+    let file = BUILT_IN.get_file(Path::new(id).join(DOCKERFILE))?;
+    file.contents_utf8().map(Folder::BuiltIn)
 }
 
 fn read_small(path: &Path) -> Result<Vec<u8>, String> {
@@ -233,6 +258,7 @@ fn resolve(id: &str, spec: Spec, sample: Option<Sample>, bounds: &Bounds) -> Lan
         cap: bounds.cap.clone(),
         oom_markers: spec.oom_markers,
         image: spec.image,
+        rootfs: bounds.roots.of_language(id),
         backend: spec.backend,
         requires: spec.requires,
         packages: spec.packages,
@@ -256,6 +282,10 @@ fn compile_limits(timeout: Option<Span>, memory: Option<Size>) -> Limits {
 
 /// Why the native backend cannot run a language here, with the remedy; `None` if it can.
 pub fn missing(language: &Language) -> Option<String> {
+    if let Some(root) = &language.rootfs {
+        let file = rootfs::missing(language, root)?;
+        return Some(format!("needs {file} in {}: `gavel languages export {}`", root.display(), language.id));
+    }
     let file = language.requires.iter().find(|path| !Path::new(path).exists())?;
     match language.packages.is_empty() {
         true => Some(format!("needs {file}")),
@@ -263,19 +293,24 @@ pub fn missing(language: &Language) -> Option<String> {
     }
 }
 
-/// The language of a file, by its extension: an installed one before one that is not.
-pub fn for_file<'a>(catalogue: &'a Catalogue, file: &Path) -> Option<&'a Language> {
+/// The language of a file, by its extension: one that is available before one that is not.
+pub fn for_file<'a>(
+    catalogue: &'a Catalogue,
+    file: &Path,
+    is_available: impl Fn(&Language) -> bool,
+) -> Option<&'a Language> {
     let extension = file.extension()?.to_str()?;
     let speakers = || catalogue.iter().filter(|language| language.extensions.iter().any(|e| e == extension));
-    speakers().find(|language| missing(language).is_none()).or_else(|| speakers().next()).map(|language| &**language)
+    speakers().find(|language| is_available(language)).or_else(|| speakers().next()).map(|language| &**language)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rootfs::ImageId;
 
     fn bounds() -> Bounds {
-        Bounds { default: Limits::standard(), cap: Limits::standard_cap() }
+        Bounds { default: Limits::standard(), cap: Limits::standard_cap(), roots: Roots::of(Path::new("/nowhere")) }
     }
 
     fn read_spec(text: &str) -> Result<Language, String> {
@@ -299,6 +334,75 @@ mod tests {
             assert!(language.sample.is_some(), "{} has no sample", language.id);
             assert!(!language.requires.is_empty() || language.packages.is_empty(), "{} requires nothing", language.id);
         }
+    }
+
+    /// What stands in all Dockerfiles, with the language's name, id and packages.
+    fn common_dockerfile(language: &Language) -> String {
+        let Language { id, name, packages, .. } = language;
+        format!(
+            r"# The image of {name}: `gavel languages build {id}`. A test compares it with language.toml.
+ARG BASE=debian:bookworm-slim
+FROM ${{BASE}}
+
+# Slim bases have no directory for manuals, and Java's packages want to put links there.
+RUN mkdir -p /usr/share/man/man1 \
+    && apt-get update -q -o Acquire::Retries=3 \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends -o Acquire::Retries=3 \
+        {} \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+
+# /box is where jobs work: a container's tmpfs takes over the mode of the directory below it. And no
+# program of the image changes the user that runs it.
+RUN mkdir -p -m 1777 /box && find / -xdev -perm /6000 -exec chmod a-s {{}} +
+",
+            packages.join(" ")
+        )
+    }
+
+    #[test]
+    fn every_dockerfile_installs_the_packages_of_its_language_and_nothing_else() {
+        for language in load(None, &bounds()).unwrap().iter() {
+            let expected = common_dockerfile(language);
+            assert_eq!(language.image, Some(format!("gavel-{}", language.id)));
+            let path = Path::new("languages").join(&language.id).join(DOCKERFILE);
+            let Some(Folder::BuiltIn(text)) = dockerfile(&language.id, None) else {
+                panic!("{} is missing; it should be:\n{expected}", path.display());
+            };
+            assert!(text == expected, "{} should be:\n{expected}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_folder_that_replaces_a_language_replaces_its_dockerfile_too() {
+        let dir = tempfile::tempdir().unwrap();
+        for id in ["python3", "mine"] {
+            std::fs::create_dir(dir.path().join(id)).unwrap();
+        }
+        std::fs::write(dir.path().join("mine").join(DOCKERFILE), "FROM x").unwrap();
+        assert_eq!(dockerfile("python3", Some(dir.path())), None);
+        assert_eq!(dockerfile("mine", Some(dir.path())), Some(Folder::Own(dir.path().join("mine"))));
+        assert!(matches!(dockerfile("c", Some(dir.path())), Some(Folder::BuiltIn(_))));
+        assert_eq!(dockerfile("mine", None), None);
+    }
+
+    #[test]
+    fn an_unpacked_image_is_known() {
+        let data = tempfile::tempdir().unwrap();
+        let roots = Roots::of(data.path());
+        let image = ImageId::parse(&"a".repeat(64)).unwrap();
+        let _lock = roots.lock().unwrap();
+        roots.add(&image, |dir| Ok(std::fs::create_dir_all(dir.join("bin"))?)).unwrap();
+        for id in ["c", "bash"] {
+            roots.assign(id, &image).unwrap();
+        }
+        let catalogue = load(None, &Bounds { roots: roots.clone(), ..bounds() }).unwrap();
+        assert_eq!(catalogue.get("c").unwrap().rootfs, roots.of_image(&image));
+        assert_eq!(catalogue.get("cpp").unwrap().rootfs, None);
+        // Its files count, and not the host's.
+        let bash = catalogue.get("bash").unwrap();
+        assert!(missing(bash).unwrap().starts_with("needs /bin/bash in /"), "{:?}", missing(bash));
+        std::fs::write(roots.of_image(&image).unwrap().join("bin/bash"), "").unwrap();
+        assert_eq!(missing(bash), None);
     }
 
     #[test]

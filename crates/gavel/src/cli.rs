@@ -96,6 +96,38 @@ pub enum Languages {
         /// Only these languages [default: all that are installed]
         ids: Vec<String>,
     },
+    /// Build the Docker images of languages from their Dockerfiles
+    Build(Build),
+    /// Unpack the Docker image of a language, for the native backend to run its jobs on
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Only these languages [default: all that have a Dockerfile]
+    pub ids: Vec<String>,
+    /// Image to build on, in place of the one that the Dockerfile names
+    #[arg(long, value_name = "IMAGE")]
+    pub base: Option<String>,
+    /// Push each image to this registry as well, as REGISTRY/gavel-python3:latest
+    #[arg(long, value_name = "REGISTRY")]
+    pub push: Option<String>,
+    /// Network of the build, as in `docker build --network host`
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Option<String>,
+    /// Install everything again, in its newest version
+    #[arg(long)]
+    pub no_cache: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The languages
+    #[arg(required = true)]
+    pub ids: Vec<String>,
+    /// Unpack into this directory instead of the data directory [one language]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub to: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

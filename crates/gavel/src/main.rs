@@ -10,6 +10,7 @@ mod config;
 mod data_dir;
 mod exit;
 mod logging;
+mod rootfs;
 mod ui;
 mod versions;
 mod wiring;

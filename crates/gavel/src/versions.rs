@@ -60,13 +60,16 @@ impl Asking<'_> {
     }
 
     fn ask(&mut self, language: &Language) -> Result<Facts, Fault> {
+        let (limits, scratch) = bounds(language);
         let command = Command {
+            image: language.image.as_deref(),
+            root: language.rootfs.as_deref(),
             argv: language.version_command.clone(),
             env: language.env.clone().into_iter().collect(),
             stdin: b"",
             files: Vec::new(),
-            limits: Limits::standard_compile(),
-            scratch: Scratch::for_compile(),
+            limits,
+            scratch,
             stderr_to_stdout: false,
             network: false,
             on_output_limit: OnOutputLimit::Discard,
@@ -80,6 +83,17 @@ impl Asking<'_> {
     }
 }
 
+/// As for a compiler. A container gets the memory of a run, because then the one that the pool starts in its
+/// place is one that a job can use.
+fn bounds(language: &Language) -> (Limits, Scratch) {
+    let standard = Limits::standard_compile();
+    if language.image.is_none() {
+        return (standard, Scratch::for_compile());
+    }
+    let run = &language.limits;
+    (Limits { memory: run.memory, processes: run.processes, ..standard }, Scratch::for_run(run))
+}
+
 /// What was found the last time, with what the toolchain's files looked like then.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Remembered(BTreeMap<String, Known>);
@@ -88,6 +102,9 @@ pub struct Remembered(BTreeMap<String, Known>);
 struct Known {
     version: String,
     files: Vec<FileId>,
+    /// The image by its id, where it comes from one.
+    #[serde(default)]
+    image: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,19 +129,25 @@ impl Remembered {
 
     pub fn version(&self, language: &Language) -> Option<String> {
         let known = self.0.get(&language.id)?;
-        (known.files == identity(language)).then(|| known.version.clone())
+        (known.image == language.image && known.files == identity(language)).then(|| known.version.clone())
     }
 
     pub fn learn(&mut self, language: &Language, version: String) {
-        self.0.insert(language.id.clone(), Known { version, files: identity(language) });
+        self.0.insert(language.id.clone(), Known { version, files: identity(language), image: language.image.clone() });
     }
 }
 
-/// The files a version comes from. Links are followed: an upgrade changes what they point to.
+/// The files of the host that a version comes from. Links are followed: an upgrade changes what they point to.
 fn identity(language: &Language) -> Vec<FileId> {
+    if language.image.is_some() {
+        return Vec::new();
+    }
     let id = |path: &String| {
         let meta = std::fs::metadata(path).ok()?;
         Some(FileId { path: path.clone(), inode: meta.ino(), size: meta.size(), changed: meta.ctime() })
     };
+    if let Some(root) = &language.rootfs {
+        return id(&root.display().to_string()).into_iter().collect();
+    }
     language.version_command.first().into_iter().chain(&language.requires).filter_map(id).collect()
 }

@@ -2,16 +2,22 @@
 
 use crate::catalogue::{self, Bounds};
 use crate::config::Config;
+use crate::config::value::{BackendChoice, PoolPolicy};
 use crate::data_dir;
 use crate::exit::{ExitCode, coded};
 use anyhow::{Context, Result};
 use gavel_api::{HealthOptions, HttpOptions, LanguageState, ServeOptions, ServiceOptions};
+use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Catalogue, Language};
 use gavel_judge::Cache;
-use gavel_sandbox::Backend;
+use gavel_sandbox::both::Both;
+use gavel_sandbox::docker::{Docker, DockerOptions, Policy, Recipe};
 use gavel_sandbox::native::{Native, NativeOptions};
+use gavel_sandbox::{Backend, Fault};
 use gavel_store::sqlite::OpenError;
 use gavel_store::{SqliteOptions, SqliteStore};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,31 +26,255 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
         .map_err(|message| coded(ExitCode::Config, message))
 }
 
-/// Opens what isolates the jobs; `shared_dir` holds the files that it may map into sandboxes.
-pub fn backend(config: &Config, shared_dir: Option<&Path>) -> Result<Arc<dyn Backend>> {
-    let options = NativeOptions {
-        uid_base: config.sandbox.uid_base.get(),
-        allow_weak_isolation: config.sandbox.allow_weak_isolation,
-        allow_network: config.sandbox.allow_network,
-        shared_dir: shared_dir.map(Path::to_owned),
-    };
-    match Native::new(options) {
-        Ok(native) => Ok(Arc::new(native)),
-        Err(fault) => Err(coded(
-            ExitCode::Machine,
-            format!("jobs cannot be isolated on this machine: {fault}; `gavel doctor` says how to change that"),
-        )),
+/// What isolates the jobs, and what that makes of the languages.
+pub struct Isolation {
+    pub backend: Arc<dyn Backend>,
+    /// As jobs are judged: what runs in a container has its image by id, what runs on the host's files none.
+    pub catalogue: Catalogue,
+    /// As clients see it: the same limits, and images by name.
+    pub shown: Catalogue,
+    pub states: BTreeMap<String, LanguageState>,
+}
+
+impl Isolation {
+    pub fn state(&self, language: &Language) -> LanguageState {
+        self.states.get(&language.id).cloned().unwrap_or_default()
+    }
+
+    pub fn is_available(&self, language: &Language) -> bool {
+        self.state(language).unavailable.is_none()
     }
 }
 
-/// What is known of a language before anybody asked its toolchain.
-pub fn language_state(language: &Language, backend: &dyn Backend) -> LanguageState {
-    let pinned = language.backend.as_deref().filter(|name| *name != backend.name());
-    let unavailable = match pinned {
-        Some(name) => Some(format!("needs the {name} backend, which this server does not have")),
-        None => catalogue::missing(language),
+/// For whom jobs are isolated.
+#[derive(Debug, Default)]
+pub struct Purpose<'a> {
+    /// Holds the files that may be mapped into sandboxes.
+    pub shared_dir: Option<&'a Path>,
+    /// A server keeps containers ready and knows what an earlier one of its name left; a program that runs
+    /// a few jobs does neither.
+    pub server: bool,
+}
+
+/// Opens what isolates the jobs: what the configuration wants, and what single languages want besides.
+pub fn isolation(config: &Config, catalogue: &Catalogue, purpose: &Purpose) -> Result<Isolation> {
+    let mut opened = Opened::default();
+    let usual = opened.open_usual(config, purpose).map_err(|reason| {
+        let message = format!("jobs cannot be isolated here: {reason}; `gavel doctor` says how to change that");
+        coded(ExitCode::Machine, message)
+    })?;
+    let kinds: Vec<(Arc<Language>, Kind)> =
+        catalogue.iter().map(|language| (language.clone(), kind(language, usual))).collect();
+    for kind in [Kind::Native, Kind::Docker] {
+        if kinds.iter().any(|(_, wanted)| *wanted == kind) {
+            opened.open(kind, config, purpose);
+        }
+    }
+    opened.find_images(&kinds);
+    let mut isolation = Isolation {
+        backend: opened.backend(usual)?,
+        catalogue: Catalogue::default(),
+        shown: Catalogue::default(),
+        states: BTreeMap::new(),
     };
-    LanguageState { backend: Some(backend.name().to_owned()), version: None, unavailable }
+    let (mut judged, mut shown) = (Vec::new(), Vec::new());
+    for (language, kind) in &kinds {
+        let unavailable = opened.unavailable(language, *kind);
+        let state = LanguageState { backend: Some(kind.name().to_owned()), version: None, unavailable };
+        isolation.states.insert(language.id.clone(), state);
+        let language = opened.bounded(language, *kind, config);
+        judged.push(Language { image: opened.image(&language, *kind), ..language.clone() });
+        shown.push(language);
+    }
+    if let (Some(docker), true) = (&opened.docker, purpose.server) {
+        docker.announce(judged.iter().filter(|language| isolation.is_available(language)).flat_map(recipes));
+    }
+    (isolation.catalogue, isolation.shown) = (Catalogue::new(judged), Catalogue::new(shown));
+    Ok(isolation)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Native,
+    Docker,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+fn kind(language: &Language, usual: Kind) -> Kind {
+    match language.backend.as_deref() {
+        Some("native") => Kind::Native,
+        Some("docker") => Kind::Docker,
+        _ => usual,
+    }
+}
+
+/// The backends that are needed, or why one does not work.
+#[derive(Default)]
+struct Opened {
+    native: Option<Arc<Native>>,
+    docker: Option<Arc<Docker>>,
+    why_not: BTreeMap<&'static str, String>,
+    /// Ids of images by their names.
+    images: BTreeMap<String, String>,
+}
+
+impl Opened {
+    fn keep_native(&mut self, native: Native) -> Kind {
+        self.native = Some(Arc::new(native));
+        Kind::Native
+    }
+
+    fn keep_docker(&mut self, docker: Docker) -> Kind {
+        self.docker = Some(Arc::new(docker));
+        Kind::Docker
+    }
+
+    fn open_usual(&mut self, config: &Config, purpose: &Purpose) -> Result<Kind, String> {
+        let text = |fault: Fault| fault.to_string();
+        match config.sandbox.backend {
+            BackendChoice::Native => native(config, purpose).map(|native| self.keep_native(native)).map_err(text),
+            BackendChoice::Docker => docker(config, purpose).map(|docker| self.keep_docker(docker)).map_err(text),
+            BackendChoice::Auto => {
+                let why_not = match native(config, purpose) {
+                    Ok(native) => return Ok(self.keep_native(native)),
+                    Err(fault) => fault,
+                };
+                let docker = docker(config, purpose).map_err(|fault| format!("native: {why_not}; docker: {fault}"))?;
+                tracing::info!(reason = %why_not, "jobs run in containers: the native backend does not work here");
+                Ok(self.keep_docker(docker))
+            }
+        }
+    }
+
+    /// What only some languages want is no reason not to start.
+    fn open(&mut self, wanted: Kind, config: &Config, purpose: &Purpose) {
+        let opened = match wanted {
+            Kind::Native if self.native.is_none() => native(config, purpose).map(|native| self.keep_native(native)),
+            Kind::Docker if self.docker.is_none() => docker(config, purpose).map(|docker| self.keep_docker(docker)),
+            _ => return,
+        };
+        if let Err(fault) = opened {
+            tracing::warn!(error = %fault, "the {} backend does not work, but some languages want it", wanted.name());
+            self.why_not.insert(wanted.name(), fault.to_string());
+        }
+    }
+
+    fn find_images(&mut self, kinds: &[(Arc<Language>, Kind)]) {
+        let Some(docker) = &self.docker else { return };
+        let of_docker = kinds.iter().filter(|(_, kind)| *kind == Kind::Docker);
+        let names: Vec<&str> = of_docker.filter_map(|(language, _)| language.image.as_deref()).collect();
+        match docker.images(&names) {
+            Ok(images) => self.images = images,
+            Err(fault) => {
+                tracing::error!(error = %fault, "it is not known which images there are");
+                self.why_not.insert(Kind::Docker.name(), fault.to_string());
+            }
+        }
+    }
+
+    fn backend(&self, usual: Kind) -> Result<Arc<dyn Backend>> {
+        match (self.native.clone(), self.docker.clone()) {
+            (Some(native), Some(docker)) => Ok(Arc::new(Both::new(native, docker))),
+            (Some(native), None) => Ok(native),
+            (None, Some(docker)) => Ok(docker),
+            (None, None) => Err(coded(ExitCode::Machine, format!("the {} backend is gone", usual.name()))),
+        }
+    }
+
+    fn unavailable(&self, language: &Language, kind: Kind) -> Option<String> {
+        if let Some(reason) = self.why_not.get(kind.name()) {
+            return Some(format!("needs the {} backend: {reason}", kind.name()));
+        }
+        match (kind, &language.image) {
+            (Kind::Native, _) => catalogue::missing(language),
+            (Kind::Docker, None) => Some("has no image: name one in its language.toml".to_owned()),
+            (Kind::Docker, Some(image)) if self.images.contains_key(image) => None,
+            (Kind::Docker, Some(image)) => {
+                Some(format!("there is no image {image}: `gavel languages build {}`", language.id))
+            }
+        }
+    }
+
+    /// A client may ask for as much as a container can have.
+    fn bounded(&self, language: &Arc<Language>, kind: Kind, config: &Config) -> Language {
+        let mut language = Language::clone(language);
+        if let (Kind::Docker, Some(docker)) = (kind, &self.docker) {
+            let largest = docker.largest();
+            let most = config.sandbox.container_memory_limit.min(largest);
+            language.cap.memory = language.cap.memory.min(most);
+            language.limits.memory = language.limits.memory.min(most);
+            if let Some(compile) = &mut language.compile {
+                compile.limits.memory = compile.limits.memory.min(largest);
+            }
+        }
+        language
+    }
+
+    /// For commands. One that is not there keeps its name, so that a fault names it.
+    fn image(&self, language: &Language, kind: Kind) -> Option<String> {
+        let name = language.image.as_ref().filter(|_| kind == Kind::Docker)?;
+        Some(self.images.get(name).unwrap_or(name).clone())
+    }
+}
+
+/// The containers that jobs of a language need when they ask for nothing special.
+fn recipes(language: &Language) -> Vec<Recipe> {
+    let Some(image) = &language.image else { return Vec::new() };
+    let run = Recipe::new(image, &language.limits, &Scratch::for_run(&language.limits));
+    let compile = language.compile.as_ref();
+    let compile = compile.map(|compile| Recipe::new(image, &compile.limits, &Scratch::for_compile()));
+    [Some(run), compile].into_iter().flatten().collect()
+}
+
+fn native(config: &Config, purpose: &Purpose) -> Result<Native, Fault> {
+    Native::new(NativeOptions {
+        uid_base: config.sandbox.uid_base.get(),
+        allow_weak_isolation: config.sandbox.allow_weak_isolation,
+        allow_network: config.sandbox.allow_network,
+        shared_dir: purpose.shared_dir.map(Path::to_owned),
+    })
+}
+
+fn docker(config: &Config, purpose: &Purpose) -> Result<Docker, Fault> {
+    let sandbox = &config.sandbox;
+    let policy = match sandbox.pool_policy {
+        PoolPolicy::Fresh => Policy::Fresh,
+        PoolPolicy::Reuse => Policy::Reuse { jobs: sandbox.reuse_jobs.get(), time: sandbox.reuse_time },
+    };
+    Docker::new(DockerOptions {
+        cli: sandbox.docker_cli.clone(),
+        runtime: sandbox.docker_runtime.clone(),
+        node: if purpose.server { docker_node(config) } else { None },
+        cpus: sandbox.container_cpu_limit.0,
+        policy,
+        ahead: purpose.server,
+        pool_min: sandbox.pool_min,
+        pool_max: sandbox.pool_max.get(),
+        pool_memory: sandbox.pool_memory,
+        idle_timeout: config.workers.idle_timeout,
+        cleanup_interval: config.workers.cleanup_interval,
+        allow_network: sandbox.allow_network,
+        allow_weak_isolation: sandbox.allow_weak_isolation,
+    })
+}
+
+/// What containers of this server are known by after it died. Several servers may share a daemon, from one
+/// machine or many, and the names of nodes may be the same: but one data directory is used by one server.
+/// It is told from its copies, and from those of other machines, by what the kernel calls it.
+fn docker_node(config: &Config) -> Option<String> {
+    let node = node(config).ok()?;
+    let dir = std::fs::metadata(&config.place.data_dir).ok()?;
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let identity = format!("{node} {} {} {}", machine.trim(), dir.dev(), dir.ino());
+    Some(format!("{node}-{}", &blake3::hash(identity.as_bytes()).to_hex()[..8]))
 }
 
 /// The database file, from the store's URL.

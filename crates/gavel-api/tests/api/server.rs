@@ -262,6 +262,7 @@ fn language(id: &str, name: &str, source_file: &str, extension: &str, compile: O
         cap: Limits::standard_cap(),
         oom_markers: Vec::new(),
         image: None,
+        rootfs: None,
         backend: None,
         requires: Vec::new(),
         packages: Vec::new(),

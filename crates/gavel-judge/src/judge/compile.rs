@@ -71,9 +71,10 @@ pub fn build(
     on_output: OnOutput,
 ) -> Result<Built, Fault> {
     let argv = compile.argv(&job.compiler_options);
+    let image = language.image.as_deref();
     let key = key(language, compile, &argv, job, cache);
     let lookup = match cache.look_up(&key) {
-        Found::Entry(entry) => return program(sandbox, entry, Duration::ZERO, true, on_output),
+        Found::Entry(entry) => return program(sandbox, image, entry, Duration::ZERO, true, on_output),
         Found::Missing(lookup) => lookup,
     };
     let facts = run_compiler(sandbox, language, compile, argv, job, cancel, on_output)?;
@@ -85,7 +86,7 @@ pub fn build(
         return Ok(Built::Refused(Refusal { finding, evidence, output: facts.stdout, compile_time: facts.cpu }));
     }
     let entry = keep(lookup, facts.stdout, facts.files)?;
-    program(sandbox, entry, facts.cpu, false, &mut |_, _| {})
+    program(sandbox, image, entry, facts.cpu, false, &mut |_, _| {})
 }
 
 fn keep(lookup: Lookup, output: Vec<u8>, files: Vec<CollectedFile>) -> Result<Arc<Entry>, Fault> {
@@ -94,6 +95,7 @@ fn keep(lookup: Lookup, output: Vec<u8>, files: Vec<CollectedFile>) -> Result<Ar
 
 fn program(
     sandbox: &dyn Sandbox,
+    image: Option<&str>,
     entry: Arc<Entry>,
     compile_time: Duration,
     cached: bool,
@@ -102,7 +104,7 @@ fn program(
     if cached && !entry.output.is_empty() {
         on_output(Stream::CompileOutput, &entry.output);
     }
-    let contents = if sandbox.shares_files() {
+    let contents = if sandbox.shares_files(image) {
         Vec::new()
     } else {
         entry.read_all().map_err(|e| Fault::new("read the compiled program", e))?
@@ -136,6 +138,8 @@ fn run_compiler(
     let mut files = vec![input(&language.source_file, &job.source, false)];
     files.extend(own_files(job));
     let command = Command {
+        image: language.image.as_deref(),
+        root: language.rootfs.as_deref(),
         argv,
         // The client's variables are for its program; the compiler's work depends on its options only.
         env: environment(language, None),

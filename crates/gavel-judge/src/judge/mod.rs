@@ -39,7 +39,7 @@ pub fn judge(
         Built::Refused(refusal) => Ok(refusal.into()),
         Built::Program(program) => {
             let artifacts = program.entry.files.iter();
-            let mut files = if sandbox.shares_files() {
+            let mut files = if sandbox.shares_files(language.image.as_deref()) {
                 artifacts.map(|file| shared(&file.path, &program.entry.shared_path(file), file.executable)).collect()
             } else {
                 program

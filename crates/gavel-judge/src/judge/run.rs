@@ -49,8 +49,10 @@ pub fn run(
     }
 }
 
-fn command<'a>(language: &Language, job: &'a Job, files: &[InputFile<'a>]) -> Command<'a> {
+fn command<'a>(language: &'a Language, job: &'a Job, files: &[InputFile<'a>]) -> Command<'a> {
     Command {
+        image: language.image.as_deref(),
+        root: language.rootfs.as_deref(),
         argv: language.run_argv(&job.args, &job.limits),
         env: environment(language, Some(job)),
         stdin: &job.stdin,

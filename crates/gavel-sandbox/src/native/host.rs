@@ -1,6 +1,6 @@
 //! Which parts of the host a sandbox gets to see.
 
-use gavel_agent::wire::Setup;
+use gavel_agent::wire::Host;
 use std::fs;
 use std::path::Path;
 
@@ -31,32 +31,62 @@ const COPIES: &[&str] = &[
 const USER: &str = "gavel";
 const HOSTNAME: &str = "box";
 
-/// Fills in everything of the set-up that depends on the host's files.
-pub fn describe(setup: &mut Setup) {
-    for name in SYSTEM {
-        let path = Path::new(name);
-        if let Ok(target) = fs::read_link(path) {
-            setup.links.push((name.trim_start_matches('/').to_owned(), target.to_string_lossy().into_owned()));
+/// Top-level directories of an image that a sandbox does not get: its own stand there, or nothing.
+const NOT_OF_IMAGES: &[&str] =
+    &["box", "boot", "dev", "etc", "gavel", "home", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp", "var"];
+
+/// Fills in everything of the set-up that depends on files: the host's, or those of an image that was
+/// unpacked. `id` is the user's and the group's.
+pub fn describe(host: &mut Host, id: u32, root: Option<&Path>) -> std::io::Result<()> {
+    let names = match root {
+        None => SYSTEM.iter().map(|name| (*name).to_owned()).collect(),
+        Some(root) => directories_of_image(root)?,
+    };
+    let root = root.unwrap_or(Path::new("/"));
+    for name in names {
+        let path = root.join(name.trim_start_matches('/'));
+        if let Ok(target) = fs::read_link(&path) {
+            host.links.push((name.trim_start_matches('/').to_owned(), target.to_string_lossy().into_owned()));
         } else if path.is_dir() {
-            setup.binds.push((*name).to_owned());
+            host.binds.push(name);
         }
     }
-    setup.copies.extend(COPIES.iter().map(|path| (*path).to_owned()));
-    setup.copies.extend(java_configuration());
-    setup.hostname = HOSTNAME.to_owned();
-    let (uid, gid) = (setup.uid, setup.gid);
-    setup.files = [
-        ("/etc/passwd", format!("root:x:0:0:root:/:/usr/sbin/nologin\n{USER}:x:{uid}:{gid}:{USER}:/box:/bin/sh\n")),
-        ("/etc/group", format!("root:x:0:\n{USER}:x:{gid}:\n")),
+    host.root = root.to_string_lossy().into_owned();
+    let copies = COPIES.iter().map(|path| (*path).to_owned());
+    if host.root == "/" {
+        host.copies.extend(copies);
+        host.copies.extend(java_configuration());
+    } else {
+        // Nothing in an image is a secret of the host.
+        host.copies.extend(copies.filter(|path| !path.starts_with("/etc")).chain(["/etc".to_owned()]));
+    }
+    host.hostname = HOSTNAME.to_owned();
+    host.files = [
+        ("/etc/passwd", format!("root:x:0:0:root:/:/usr/sbin/nologin\n{USER}:x:{id}:{id}:{USER}:/box:/bin/sh\n")),
+        ("/etc/group", format!("root:x:0:\n{USER}:x:{id}:\n")),
         ("/etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {HOSTNAME}\n")),
         ("/etc/hostname", format!("{HOSTNAME}\n")),
         ("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
     ]
     .map(|(path, content)| (path.to_owned(), content))
     .into();
-    if setup.allow_network {
-        setup.copies.push("/etc/resolv.conf".to_owned());
+    if host.allow_network && host.root == "/" {
+        host.copies.push("/etc/resolv.conf".to_owned());
     }
+    Ok(())
+}
+
+/// Toolchains of images are anywhere: below `/opt`, `/usr/local`, or a directory of their own.
+fn directories_of_image(root: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root)? {
+        let name = entry?.file_name();
+        if let Some(name) = name.to_str().filter(|name| !NOT_OF_IMAGES.contains(name)) {
+            names.push(format!("/{name}"));
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// `/etc/java-17-openjdk` and its like, which the files of the runtime link to.

@@ -4,15 +4,14 @@ mod agent;
 mod cgroup;
 mod host;
 mod probe;
-mod seccomp;
 mod sys;
 
 pub use probe::{Check, Grade, probe};
 
-use crate::{Backend, Cancel, Command, Fault, OnOutput, Sandbox};
+use crate::{Backend, Cancel, Command, Fault, OnOutput, Sandbox, seccomp};
 use agent::Agent;
 use cgroup::Hierarchy;
-use gavel_agent::wire::Setup;
+use gavel_agent::wire::{Host, Place, Setup};
 use gavel_core::Facts;
 use rustix::fs::StatVfsMountFlags;
 use std::os::fd::OwnedFd;
@@ -39,9 +38,15 @@ impl Default for NativeOptions {
     }
 }
 
+/// Roots that one worker keeps an agent for; for another one it ends the agent that it needed least lately.
+const ROOTS: usize = 8;
+
 /// Opens native sandboxes.
+#[derive(Debug, Clone)]
+pub struct Native(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Native {
+struct Inner {
     options: NativeOptions,
     hierarchy: Arc<Hierarchy>,
     program: OwnedFd,
@@ -67,35 +72,50 @@ impl Native {
         if let Err(e) = hierarchy.remove_orphans() {
             tracing::warn!(error = %e, "cannot remove cgroups of servers that are gone");
         }
-        Ok(Self { hierarchy: Arc::new(hierarchy), program: agent::program()?, filters: seccomp::filters()?, options })
+        Ok(Self(Arc::new(Inner {
+            hierarchy: Arc::new(hierarchy),
+            program: crate::agent::in_memory()?,
+            filters: seccomp::filters()?,
+            options,
+        })))
     }
 
     /// How resources are limited here, for people.
     pub fn describe(&self) -> String {
-        self.hierarchy.describe()
+        self.0.hierarchy.describe()
+    }
+}
+
+impl Inner {
+    /// Starts an agent whose jobs see this root; without one, the host's directories.
+    fn start(&self, slot: u32, root: Option<&Path>) -> Result<Agent, Fault> {
+        Agent::start(&self.program, &self.setup(slot, root)?, Arc::clone(&self.hierarchy), slot)
     }
 
-    fn setup(&self, slot: u32) -> Result<Setup, Fault> {
+    fn setup(&self, slot: u32, root: Option<&Path>) -> Result<Setup, Fault> {
         let rootless = !rustix::process::geteuid().is_root();
         let id =
             self.options.uid_base.checked_add(slot).ok_or_else(|| Fault::new("choose a user id", "too many slots"))?;
-        let mut setup = Setup {
+        let mut host = Host {
+            root: String::new(),
             binds: Vec::new(),
             links: Vec::new(),
             copies: Vec::new(),
             files: Vec::new(),
             shared: self.options.shared_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned()),
             hostname: String::new(),
-            uid: id,
-            gid: id,
             rootless,
             cgroup: self.hierarchy.plan(slot),
-            own_filter: self.filters.early.clone(),
-            job_filter: self.filters.late.clone(),
             allow_network: self.options.allow_network,
         };
-        host::describe(&mut setup);
-        Ok(setup)
+        host::describe(&mut host, id, root).map_err(|e| Fault::new("read an unpacked image", e))?;
+        Ok(Setup {
+            place: Place::Host(Box::new(host)),
+            uid: id,
+            gid: id,
+            own_filter: self.filters.early.clone(),
+            job_filter: self.filters.late.clone(),
+        })
     }
 }
 
@@ -109,26 +129,58 @@ impl Backend for Native {
     }
 
     fn check(&self) -> Result<(), Fault> {
-        self.hierarchy.check().map_err(|cause| Fault::new("make cgroups", cause))
+        self.0.hierarchy.check().map_err(|cause| Fault::new("make cgroups", cause))
     }
 
     fn open(&self, slot: u32) -> Result<Box<dyn Sandbox>, Fault> {
-        let agent = Agent::start(&self.program, &self.setup(slot)?, Arc::clone(&self.hierarchy), slot)?;
-        Ok(Box::new(NativeSandbox { agent, shares_files: self.options.shared_dir.is_some() }))
+        let mut sandbox = NativeSandbox { native: Arc::clone(&self.0), slot, agents: Vec::new() };
+        // What cannot work should say so now, and not when the first job is there.
+        sandbox.agent(None)?;
+        Ok(Box::new(sandbox))
     }
 }
 
 struct NativeSandbox {
+    native: Arc<Inner>,
+    slot: u32,
+    /// The one that was used last in front.
+    agents: Vec<Rooted>,
+}
+
+/// An agent and the root that it was made for.
+struct Rooted {
+    root: Option<PathBuf>,
+    /// Which of this worker's it is: each has groups and a user of its own.
+    place: u32,
     agent: Agent,
-    shares_files: bool,
+}
+
+/// Distance between the slots of one worker's agents: more workers there are not.
+const PLACE: u32 = 1 << 16;
+
+impl NativeSandbox {
+    fn agent(&mut self, root: Option<&Path>) -> Result<&mut Agent, Fault> {
+        match self.agents.iter().position(|rooted| rooted.root.as_deref() == root) {
+            Some(0) => {}
+            Some(at) => self.agents[..=at].rotate_right(1),
+            None => {
+                // Dropped first: the new one may get its place.
+                self.agents.truncate(ROOTS - 1);
+                let place = (0..).find(|place| self.agents.iter().all(|rooted| rooted.place != *place)).unwrap_or(0);
+                let agent = self.native.start(self.slot + place * PLACE, root)?;
+                self.agents.insert(0, Rooted { root: root.map(Path::to_owned), place, agent });
+            }
+        }
+        Ok(&mut self.agents[0].agent)
+    }
 }
 
 impl Sandbox for NativeSandbox {
-    fn shares_files(&self) -> bool {
-        self.shares_files
+    fn shares_files(&self, _image: Option<&str>) -> bool {
+        self.native.options.shared_dir.is_some()
     }
 
     fn run(&mut self, command: &Command, cancel: &Cancel, on_output: OnOutput) -> Result<Facts, Fault> {
-        self.agent.run(command, cancel, on_output)
+        self.agent(command.root)?.run(command, cancel, on_output)
     }
 }

@@ -1,12 +1,14 @@
 //! `gavel doctor`: what this machine can do, as a list of checks with remedies.
 
-use crate::catalogue;
 use crate::config::Config;
+use crate::config::value::BackendChoice;
 use crate::exit::ExitCode;
 use crate::ui::{Paint, say_line};
-use crate::wiring;
+use crate::wiring::{self, Isolation, Purpose};
 use anyhow::Result;
+use gavel_core::Language;
 use gavel_core::units::thousands;
+use gavel_sandbox::docker;
 use gavel_sandbox::native::{self, Grade};
 use serde::Serialize;
 use std::io::stdout;
@@ -46,9 +48,9 @@ impl Check {
 }
 
 pub fn run(config: &Config, json: bool) -> Result<ExitCode> {
-    let mut checks = sandbox(config);
+    let mut checks = backends(config);
+    checks.extend(jobs(config));
     checks.extend([data_dir(&config.place.data_dir), disk_space(&config.place.data_dir), open_files()]);
-    checks.extend(languages(config));
     let failed = checks.iter().any(|check| check.state == State::Fail);
     match json {
         true => say_line!("{:#}", serde_json::json!({ "ok": !failed, "checks": checks })),
@@ -72,24 +74,48 @@ fn print(checks: &[Check]) {
     }
 }
 
-/// What the native backend says about this machine, and whether a sandbox really opens.
-fn sandbox(config: &Config) -> Vec<Check> {
-    let found = |check: native::Check| {
-        let (state, remedy) = match check.grade {
-            Grade::Ok => (State::Ok, None),
-            Grade::Warn => (State::Warn, Some(check.remedy)),
-            Grade::Fail => (State::Fail, Some(check.remedy)),
-        };
-        Check { name: check.name.to_owned(), state, detail: check.found, remedy }
+/// What the backends that the configuration asks for say about this machine.
+fn backends(config: &Config) -> Vec<Check> {
+    let docker = || docker::probe(&config.sandbox.docker_cli, config.sandbox.docker_runtime.as_deref());
+    let found = match config.sandbox.backend {
+        BackendChoice::Native => native::probe(),
+        BackendChoice::Docker => docker(),
+        BackendChoice::Auto => {
+            let native = native::probe();
+            // Only where the first choice does not work the second matters.
+            let fails = native.iter().any(|check| check.grade == Grade::Fail);
+            native.into_iter().chain(fails.then(docker).into_iter().flatten()).collect()
+        }
     };
-    let mut checks: Vec<Check> = native::probe().into_iter().map(found).collect();
-    // Opening one does everything that a job needs except the job.
-    let opened = wiring::backend(config, None)
-        .and_then(|backend| Ok(backend.open(super::run::slot()).map(|_| backend.name())?));
-    checks.push(match opened {
-        Ok(name) => Check::ok("sandbox", format!("the {name} backend opens one")),
-        Err(error) => Check::fail("sandbox", format!("{error:#}"), "see the checks above"),
-    });
+    found.into_iter().map(shown).collect()
+}
+
+fn shown(check: native::Check) -> Check {
+    let (state, remedy) = match check.grade {
+        Grade::Ok => (State::Ok, None),
+        Grade::Warn => (State::Warn, Some(check.remedy)),
+        Grade::Fail => (State::Fail, Some(check.remedy)),
+    };
+    Check { name: check.name.to_owned(), state, detail: check.found, remedy }
+}
+
+/// Whether a sandbox really opens, which does everything that a job needs except the job, and what of the
+/// languages is there.
+fn jobs(config: &Config) -> Vec<Check> {
+    let catalogue = match wiring::catalogue(config) {
+        Ok(catalogue) => catalogue,
+        Err(error) => return vec![Check::fail("languages", format!("{error:#}"), "correct that file")],
+    };
+    let isolation = match wiring::isolation(config, &catalogue, &Purpose::default()) {
+        Ok(isolation) => isolation,
+        Err(error) => return vec![Check::fail("sandbox", format!("{error:#}"), "see the checks above")],
+    };
+    let opened = isolation.backend.open(super::run::slot());
+    let mut checks = vec![match opened {
+        Ok(_) => Check::ok("sandbox", format!("the {} backend opens one", isolation.backend.name())),
+        Err(fault) => Check::fail("sandbox", fault.to_string(), "see the checks above"),
+    }];
+    checks.extend(catalogue.iter().map(|language| self::language(language, &isolation)));
     checks
 }
 
@@ -153,22 +179,17 @@ fn open_files() -> Check {
     }
 }
 
-fn languages(config: &Config) -> Vec<Check> {
-    let catalogue = match wiring::catalogue(config) {
-        Ok(catalogue) => catalogue,
-        Err(error) => return vec![Check::fail("languages", format!("{error:#}"), "correct that file")],
+fn language(language: &Language, isolation: &Isolation) -> Check {
+    let state = isolation.state(language);
+    let Some(reason) = state.unavailable else {
+        return Check::ok(&language.id, format!("{} is installed", language.name));
     };
-    let check = |language: &gavel_core::Language| match catalogue::missing(language) {
-        None => Check::ok(&language.id, format!("{} is installed", language.name)),
-        Some(_) => {
-            let remedy = match language.packages.is_empty() {
-                true => format!("install {}", language.requires.join(" ")),
-                false => format!("apt-get install {}", language.packages.join(" ")),
-            };
-            Check::warn(&language.id, format!("{} is not installed", language.name), remedy)
-        }
+    // A reason ends in its remedy where there is one.
+    let (reason, remedy) = match reason.rsplit_once(": ") {
+        Some((reason, remedy)) => (reason.to_owned(), remedy.to_owned()),
+        None => (reason, format!("install {}", language.requires.join(" "))),
     };
-    catalogue.iter().map(|language| check(language)).collect()
+    Check::warn(&language.id, format!("{}: {reason}", language.name), remedy)
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use crate::cli::Run;
 use crate::config::Config;
 use crate::exit::{ExitCode, coded};
 use crate::ui::{self, Paint, say_line};
-use crate::wiring;
+use crate::wiring::{self, Isolation, Purpose};
 use anyhow::Result;
 use gavel_core::units::thousands;
 use gavel_core::validate::validate;
 use gavel_core::{Bytes, Catalogue, Draft, Job, Language, LimitsRequest, Outcome, Verdict};
 use gavel_judge::{Cache, Judged};
-use gavel_sandbox::Cancel;
+use gavel_sandbox::{Backend, Cancel};
 use gavel_store::Stream;
 use serde_json::json;
 use std::io::{Read, Write};
@@ -27,9 +27,16 @@ const CACHE: Bytes = Bytes::mib(1024);
 
 pub fn run(command: &Run, config: &Config, json: bool) -> Result<ExitCode> {
     let catalogue = wiring::catalogue(config)?;
-    let language = language_of(command, &catalogue)?;
-    let job = job(command, language, &catalogue, config)?;
-    let outcome = judge(language, &job, config, json)?;
+    // Nothing is left behind, and no server's cache is touched.
+    let dir = tempfile::tempdir().map_err(fault)?;
+    let cache = Cache::open(dir.path(), CACHE.0).map_err(fault)?;
+    let purpose = Purpose { shared_dir: Some(cache.directory()), server: false };
+    let isolation = wiring::isolation(config, &catalogue, &purpose)?;
+    let language = language_of(command, &isolation)?;
+    let job = job(command, language, &isolation.catalogue, config)?;
+    let outcome = judge(&*isolation.backend, language, &job, &cache, json);
+    isolation.backend.close();
+    let outcome = outcome?;
     match json {
         true => say_line!("{:#}", as_json(&outcome)),
         false if !command.quiet => eprintln!("{}", summary(&outcome)),
@@ -38,18 +45,23 @@ pub fn run(command: &Run, config: &Config, json: bool) -> Result<ExitCode> {
     Ok(exit_code(&outcome))
 }
 
-fn language_of<'a>(command: &Run, catalogue: &'a Catalogue) -> Result<&'a Language> {
+fn fault(error: impl std::fmt::Display) -> anyhow::Error {
+    coded(ExitCode::Fault, format!("the job could not be run: {error}"))
+}
+
+fn language_of<'a>(command: &Run, isolation: &'a Isolation) -> Result<&'a Language> {
+    let catalogue = &isolation.catalogue;
     let language = match &command.language {
         Some(id) => catalogue.get(id).map(|language| &**language).ok_or_else(|| {
             let hint = catalogue.similar(id).map(|near| format!("did you mean {near}?"));
             format!("there is no language {id}: {}", hint.unwrap_or("`gavel languages list` shows them".to_owned()))
         }),
-        None => catalogue::for_file(catalogue, &command.file).ok_or_else(|| {
-            format!("{}: no language has this extension; name one with --language", command.file.display())
-        }),
+        None => catalogue::for_file(catalogue, &command.file, |language| isolation.is_available(language)).ok_or_else(
+            || format!("{}: no language has this extension; name one with --language", command.file.display()),
+        ),
     };
     let language = language.map_err(|message| coded(ExitCode::Usage, message))?;
-    match catalogue::missing(language) {
+    match isolation.state(language).unavailable {
         Some(reason) => Err(coded(ExitCode::Machine, format!("{} {reason}", language.name))),
         None => Ok(language),
     }
@@ -116,14 +128,9 @@ pub fn slot() -> u32 {
     FIRST_SLOT + std::process::id() % (1 << 22)
 }
 
-fn judge(language: &Language, job: &Job, config: &Config, json: bool) -> Result<Outcome> {
-    let fault = |error: &dyn std::fmt::Display| coded(ExitCode::Fault, format!("the job could not be run: {error}"));
-    // Nothing is left behind, and no server's cache is touched.
-    let dir = tempfile::tempdir().map_err(|error| fault(&error))?;
-    let cache = Cache::open(dir.path(), CACHE.0).map_err(|error| fault(&error))?;
-    let backend = wiring::backend(config, Some(cache.directory()))?;
-    let mut sandbox = backend.open(slot()).map_err(|error| fault(&error))?;
-    let cancel = Cancel::new().map_err(|error| fault(&error))?;
+fn judge(backend: &dyn Backend, language: &Language, job: &Job, cache: &Cache, json: bool) -> Result<Outcome> {
+    let mut sandbox = backend.open(slot()).map_err(fault)?;
+    let cancel = Cancel::new().map_err(fault)?;
     cancel_on_interrupt(cancel.clone());
     let mut show = |stream: Stream, bytes: &[u8]| {
         if json {
@@ -135,10 +142,10 @@ fn judge(language: &Language, job: &Job, config: &Config, json: bool) -> Result<
             Stream::Stderr | Stream::CompileOutput => std::io::stderr().write_all(bytes),
         };
     };
-    match gavel_judge::judge(&mut *sandbox, language, job, &cache, &cancel, &mut show) {
+    match gavel_judge::judge(&mut *sandbox, language, job, cache, &cancel, &mut show) {
         Ok(Judged::Outcome(outcome)) => Ok(*outcome),
         Ok(Judged::Cancelled) => Err(coded(ExitCode::Program(130), "interrupted")),
-        Err(error) => Err(fault(&error)),
+        Err(error) => Err(fault(error)),
     }
 }
 

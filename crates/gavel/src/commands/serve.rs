@@ -6,7 +6,7 @@ use crate::exit::{ExitCode, coded};
 use crate::logging;
 use crate::ui::say_line;
 use crate::versions::{self, Remembered};
-use crate::wiring;
+use crate::wiring::{self, Isolation, Purpose};
 use anyhow::{Context, Result};
 use gavel_api::{Health, LanguageBook, Parts, Service};
 use gavel_core::{Board, Catalogue};
@@ -65,9 +65,9 @@ async fn serve(
     let queue: Arc<dyn Queue> = Arc::new(LocalQueue::new(LocalQueueOptions::default()));
     let board = Arc::new(Board::default());
     let cache = Arc::new(wiring::cache(&config)?);
-    let backend = wiring::backend(&config, Some(cache.directory()))?;
-    let states = catalogue.iter().map(|language| (language.id.clone(), wiring::language_state(language, &*backend)));
-    let languages = LanguageBook::new(catalogue.clone(), states.collect::<Vec<_>>());
+    let purpose = Purpose { shared_dir: Some(cache.directory()), server: true };
+    let Isolation { backend, catalogue, shown, states } = wiring::isolation(&config, &catalogue, &purpose)?;
+    let languages = LanguageBook::new(shown, states);
     let pool = start_pool(&config, &store, &queue, &board, &backend, cache, &catalogue).await?;
     let service = Service::new(Parts {
         store: store.clone(),
@@ -85,7 +85,7 @@ async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let url = format!("http://{}", listener.local_addr()?);
     announce(command, &url, json)?;
-    let probing = probe_versions(&config, &backend, &languages, json)?;
+    let probing = probe_versions(&config, &backend, &catalogue, &languages, json)?;
 
     // HTTP goes on while the pool drains: whoever waits for a running job gets its result.
     let drained = async {
@@ -100,6 +100,8 @@ async fn serve(
         pool.drain(config.workers.drain_timeout).await;
     };
     gavel_api::serve(listener, router, service, wiring::serve_options(&config), drained).await?;
+    // Its threads may hold it for a moment longer than we live.
+    tokio::task::spawn_blocking(move || backend.close()).await?;
     store.close().await;
     info!("stopped");
     Ok(())
@@ -160,9 +162,15 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// Fills in the versions: those that are remembered at once, the others in the background.
-fn probe_versions(config: &Config, backend: &Arc<dyn Backend>, languages: &LanguageBook, json: bool) -> Result<Cancel> {
+fn probe_versions(
+    config: &Config,
+    backend: &Arc<dyn Backend>,
+    catalogue: &Catalogue,
+    languages: &LanguageBook,
+    json: bool,
+) -> Result<Cancel> {
     let cancel = Cancel::new()?;
-    let (stop, backend, languages) = (cancel.clone(), backend.clone(), languages.clone());
+    let (stop, backend, catalogue, languages) = (cancel.clone(), backend.clone(), catalogue.clone(), languages.clone());
     let file = config.place.data_dir.join("versions.json");
     // One above those of the workers.
     let slot = config.workers.max_workers.get();
@@ -170,7 +178,7 @@ fn probe_versions(config: &Config, backend: &Arc<dyn Backend>, languages: &Langu
         let mut remembered = Remembered::read(&file);
         let shelf = languages.read();
         let mut unknown = Vec::new();
-        for language in shelf.catalogue.iter().filter(|language| shelf.unavailable(&language.id).is_none()) {
+        for language in catalogue.iter().filter(|language| shelf.unavailable(&language.id).is_none()) {
             match remembered.version(language) {
                 Some(version) => set_version(&languages, &language.id, version),
                 None => unknown.push(language.clone()),
@@ -213,7 +221,7 @@ fn list(languages: &LanguageBook, backend: &str) {
     }
     say_line!("languages ({backend}): {}", here.join(", "));
     if !missing.is_empty() {
-        say_line!("not installed: {} (`gavel doctor` says what is missing)", missing.join(", "));
+        say_line!("not available: {} (`gavel doctor` says what is missing)", missing.join(", "));
     }
 }
 

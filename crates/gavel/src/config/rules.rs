@@ -2,8 +2,8 @@
 
 use super::resolve::{ConfigError, Settings};
 use super::table::Config;
-use super::value::BackendChoice;
 use gavel_core::Bytes;
+use gavel_sandbox::docker::{MAX_COMMANDS, MAX_CONTAINERS, OVERHEAD};
 
 /// Everything that is wrong with a configuration whose single values are fine.
 pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
@@ -32,9 +32,6 @@ pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
     if config.nats.url.is_some() {
         refuse("nats.url", "this version is one node and needs no NATS: leave it out".to_owned());
     }
-    if config.sandbox.backend == BackendChoice::Docker {
-        refuse("sandbox.backend", "this version has no docker backend: use \"native\" or \"auto\"".to_owned());
-    }
     if config.workers.min_workers > config.workers.max_workers {
         let most = config.workers.max_workers;
         refuse("workers.min_workers", format!("must not be above workers.max_workers, which is {most}"));
@@ -52,10 +49,36 @@ pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
     if config.sandbox.container_cpu_limit.0 < 0.01 {
         refuse("sandbox.container_cpu_limit", "must be at least 0.01".to_owned());
     }
+    for (message, key) in pool(config) {
+        refuse(key, message);
+    }
     for key in ["workers.worker_timeout", "workers.cleanup_interval"] {
         if settings.get::<std::time::Duration>("", key).is_ok_and(|time| time.as_secs() == 0) {
             refuse(key, "must be at least \"1s\"".to_owned());
         }
+    }
+    wrong
+}
+
+fn pool(config: &Config) -> Vec<(String, &'static str)> {
+    let sandbox = &config.sandbox;
+    let mut wrong = Vec::new();
+    if sandbox.docker_cli.trim().is_empty() {
+        wrong.push(("name a program: \"docker\" or \"podman\"".to_owned(), "sandbox.docker_cli"));
+    }
+    if sandbox.pool_max.get() > MAX_CONTAINERS {
+        wrong.push((format!("must be at most {MAX_CONTAINERS}: each has user ids of its own"), "sandbox.pool_max"));
+    }
+    if sandbox.pool_min > sandbox.pool_max.get() {
+        let most = sandbox.pool_max;
+        wrong.push((format!("must not be above sandbox.pool_max, which is {most}"), "sandbox.pool_min"));
+    }
+    if sandbox.reuse_jobs.get() > MAX_COMMANDS {
+        wrong.push((format!("must be at most {MAX_COMMANDS}: each has a user id of its own"), "sandbox.reuse_jobs"));
+    }
+    let largest = Bytes(sandbox.container_memory_limit.0.saturating_add(OVERHEAD.0));
+    if sandbox.pool_memory.is_some_and(|memory| memory < largest) {
+        wrong.push((format!("must be at least {largest}: the largest container needs that"), "sandbox.pool_memory"));
     }
     wrong
 }

@@ -2,7 +2,7 @@
 //! `gavel config` and docs/configuration.md; a key is written down here and nowhere else.
 
 use super::resolve::{ConfigError, Settings};
-use super::value::{BackendChoice, Cpus, Kind, LogFormat, Url, Value};
+use super::value::{BackendChoice, Cpus, Kind, LogFormat, PoolPolicy, Url, Value};
 use gavel_core::{Bytes, Limits, Rules};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -136,7 +136,7 @@ keys! {
         min_workers: NonZeroU32 = From("`max_workers`", |s| s.text("workers.max_workers")), Some("min-workers"),
             "Workers that are kept when there is nothing to do.";
         idle_timeout: Duration = Is("60s"), None,
-            "Workers beyond `min_workers` give back their sandbox after this time without work.";
+            "Workers beyond `min_workers` give back their sandbox after this time without work; containers that nobody needed for so long are removed.";
         worker_timeout: Duration = Is("300s"), None,
             "A job whose worker has not been heard of for this long is given to another.";
         cleanup_interval: Duration = Is("60s"), None,
@@ -155,9 +155,25 @@ keys! {
         allow_network: bool = Is("false"), None,
             "Let jobs reach the network when they ask for it.";
         container_memory_limit: Bytes = Is("512m"), None,
-            "Memory of a container of the docker backend.";
+            "The most memory that a job may ask for on the docker backend; compilers have limits of their own.";
         container_cpu_limit: Cpus = Is("1"), None,
             "CPUs of a container of the docker backend.";
+        docker_cli: String = Is("docker"), None,
+            "Command line of the docker backend: docker or podman, by its name or its path.";
+        docker_runtime: Option<String> = Is(""), None,
+            "OCI runtime of the containers, as in \"runsc\". Left out: the daemon's own.";
+        pool_policy: PoolPolicy = Is("fresh"), None,
+            "What becomes of a container after a command: it is removed (fresh), or cleaned and used again (reuse).";
+        pool_min: u32 = Is("0"), None,
+            "Containers that are kept ready for each kind that a language needs, from the start on. Others are kept ready as they are needed.";
+        pool_max: NonZeroU32 = From("four times `workers.max_workers`", four_times_the_workers), None,
+            "Containers of all kinds together.";
+        pool_memory: Option<Bytes> = Is(""), None,
+            "Memory of all containers together, by their limits. Left out: three quarters of what the daemon has.";
+        reuse_jobs: NonZeroU32 = Is("50"), None,
+            "Commands after which a used container is removed.";
+        reuse_time: Duration = Is("600s"), None,
+            "Age at which a used container is removed.";
         uid_base: NonZeroU32 = Core(|| gavel_sandbox::native::UID_BASE.to_string()), None,
             "First of the host's user ids that sandboxes run under, one for each worker; nobody else may use them.";
     }
@@ -228,6 +244,12 @@ keys! {
 
 fn cores() -> String {
     std::thread::available_parallelism().map_or(1, usize::from).to_string()
+}
+
+fn four_times_the_workers(settings: &Settings) -> String {
+    // A text that is no number is refused where it stands.
+    let workers: u32 = settings.text("workers.max_workers").parse().unwrap_or(1);
+    workers.saturating_mul(4).clamp(1, gavel_sandbox::docker::MAX_CONTAINERS).to_string()
 }
 
 fn millis(time: Duration) -> String {

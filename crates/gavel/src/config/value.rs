@@ -205,6 +205,11 @@ words! {
 }
 
 words! {
+    /// What becomes of a container after a command.
+    PoolPolicy { Fresh = "fresh", Reuse = "reuse" }
+}
+
+words! {
     /// How log lines are written.
     LogFormat { Auto = "auto", Text = "text", Json = "json" }
 }

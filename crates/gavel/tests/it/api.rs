@@ -1,6 +1,6 @@
 //! The HTTP API as a client meets it: refusals, and exact results of the core languages.
 
-use crate::harness::{Server, among_others, text};
+use crate::harness::{Server, among_others, sample};
 use serde_json::{Value, json};
 
 /// Bodies that must be refused: what is sent, the status, and the field that the answer names.
@@ -78,32 +78,6 @@ fn the_samples_of_the_core_languages_give_exact_results() {
     let _turn = among_others();
     let server = Server::start(&[]);
     for id in ["python3", "javascript", "java", "cpp", "c"] {
-        let sample = sample(id);
-        let job = json!({
-            "language": id, "source_code": sample.source, "stdin": sample.stdin, "expected_output": sample.expected,
-        });
-        let done = server.judge(&job);
-        let shown = format!("{id}: {done:#}");
-        assert_eq!((text(&done, "status"), text(&done, "verdict")), ("completed".into(), "accepted".into()), "{shown}");
-        assert_eq!((text(&done, "stdout"), text(&done, "stderr")), (sample.expected, String::new()), "{shown}");
-        assert_eq!((&done["exit_code"], &done["signal"]), (&json!(0), &Value::Null), "{shown}");
-        for measured in ["execution_time_ms", "wall_time_ms", "memory_usage_kb"] {
-            assert!(done[measured].as_f64().is_some_and(|n| n > 0.0), "{measured}: {shown}");
-        }
+        sample(id).check_exactly(&server, "native");
     }
-}
-
-struct Sample {
-    source: String,
-    stdin: String,
-    expected: String,
-}
-
-fn sample(id: &str) -> Sample {
-    let folder = format!("{}/../../languages/{id}", env!("CARGO_MANIFEST_DIR"));
-    let spec = std::fs::read_to_string(format!("{folder}/language.toml")).expect("a language.toml");
-    let spec: toml::Table = spec.parse().expect("TOML");
-    let field = |name: &str| spec["sample"][name].as_str().expect("a text").to_owned();
-    let source = std::fs::read_to_string(format!("{folder}/{}", field("source"))).expect("a sample");
-    Sample { source, stdin: field("stdin"), expected: field("expected") }
 }

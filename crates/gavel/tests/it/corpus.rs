@@ -1,6 +1,7 @@
-//! Every case of the corpus through a running server: one after another on one worker, where whatever
-//! a case leaves behind meets the next one, and then two at a time on two workers.
+//! Every case of the corpus through a running server, on each backend: one after another on one worker,
+//! where whatever a case leaves behind meets the next one, and two at a time on two workers.
 
+use crate::daemon::{FRESH, ON_DOCKER, REUSE};
 use crate::harness::{Server, alone};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -37,6 +38,25 @@ struct Case {
     #[serde(default)]
     limits: Map<String, Value>,
     expect: Expect,
+    docker: Option<OnDocker>,
+}
+
+/// What is different in a container, where it cannot be the same.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnDocker {
+    why: String,
+    /// In place of the other expectation.
+    expect: Expect,
+}
+
+impl Case {
+    fn expected_on(&self, backend: &str) -> &Expect {
+        match &self.docker {
+            Some(docker) if backend == ON_DOCKER => &docker.expect,
+            _ => &self.expect,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,21 +90,43 @@ struct Expect {
     max_turnaround_ms: Option<u64>,
 }
 
+const NATIVE: &str = "sandbox.backend=native";
+
 #[test]
 fn every_case_on_one_worker_in_alphabetical_order() {
-    let _turn = alone();
-    let server = Server::start(&["workers.max_workers=1", ROOM[0], ROOM[1]]);
-    let mut failures = Vec::new();
-    for case in cases() {
-        failures.extend(run(&server, &case, 1));
-    }
-    report(&failures);
+    one_after_another(&[NATIVE]);
 }
 
 #[test]
 fn every_case_beside_its_neighbours_on_two_workers() {
+    two_at_a_time(&[NATIVE]);
+}
+
+/// Reused containers: what is left in one meets the next case.
+#[test]
+fn every_case_in_reused_containers_in_alphabetical_order() {
+    one_after_another(&[ON_DOCKER, REUSE]);
+}
+
+#[test]
+fn every_case_in_a_fresh_container_beside_its_neighbours() {
+    two_at_a_time(&[ON_DOCKER, FRESH]);
+}
+
+/// The first setting names the backend.
+fn one_after_another(settings: &[&str]) {
     let _turn = alone();
-    let server = Server::start(&["workers.max_workers=2", ROOM[0], ROOM[1]]);
+    let server = Server::start(&[settings, &ROOM, &["workers.max_workers=1"]].concat());
+    let mut failures = Vec::new();
+    for case in cases() {
+        failures.extend(run(&server, &case, settings, 1));
+    }
+    report(&failures);
+}
+
+fn two_at_a_time(settings: &[&str]) {
+    let _turn = alone();
+    let server = Server::start(&[settings, &ROOM, &["workers.max_workers=2"]].concat());
     let cases = cases();
     let next = Mutex::new(cases.iter());
     let failures = Mutex::new(Vec::new());
@@ -94,7 +136,7 @@ fn every_case_beside_its_neighbours_on_two_workers() {
                 loop {
                     let Some(case) = next.lock().unwrap().next() else { return };
                     // Two cases share two cores with their compilers: they may take twice as long.
-                    let found = run(&server, case, 2);
+                    let found = run(&server, case, settings, 2);
                     failures.lock().unwrap().extend(found);
                 }
             });
@@ -107,6 +149,7 @@ fn cases() -> Vec<Case> {
     let corpus = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../corpus"));
     // For looking at a few cases by hand; the tests themselves are always run with all.
     let only = std::env::var("GAVEL_TEST_CASES").unwrap_or_default();
+    let readme = std::fs::read_to_string(corpus.join("README.md")).expect("the corpus's README");
     let mut cases: Vec<Case> = std::fs::read_dir(&corpus)
         .expect("the corpus")
         .map(|entry| entry.expect("an entry of the corpus").path())
@@ -117,6 +160,12 @@ fn cases() -> Vec<Case> {
             case.name = folder.file_name().expect("a name").to_string_lossy().into_owned();
             case.folder = folder;
             assert!(!case.expect.verdict.is_empty(), "{} expects no verdict", case.name);
+            if let Some(docker) = &case.docker {
+                let complete = docker.why.ends_with('.') && !docker.expect.verdict.is_empty();
+                assert!(complete, "{}: [docker] says why, and what to expect", case.name);
+                let line = format!("| `{}` | {} |", case.name, docker.why);
+                assert!(readme.contains(&line), "corpus/README.md lacks the line {line}");
+            }
             case
         })
         .collect();
@@ -128,7 +177,8 @@ fn cases() -> Vec<Case> {
 /// A failure: the case, what was expected and what came.
 type Failure = (String, String);
 
-fn run(server: &Server, case: &Case, slower: u64) -> Vec<Failure> {
+fn run(server: &Server, case: &Case, settings: &[&str], slower: u64) -> Vec<Failure> {
+    let expect = case.expected_on(settings[0]);
     let began = Instant::now();
     let answer = server.post("/api/v1/jobs?wait=true&timeout_ms=120000", &request(case));
     let took = began.elapsed();
@@ -139,18 +189,21 @@ fn run(server: &Server, case: &Case, slower: u64) -> Vec<Failure> {
         )];
     }
     let done = answer.body;
-    let mut wrong = compare(&case.expect, &done);
+    let mut wrong = compare(expect, &done);
     if done["attempt"] != 1 {
         wrong.push(format!("attempt {}: the first one failed by a fault of ours", done["attempt"]));
     }
-    if let Some(max) = case.expect.max_turnaround_ms
+    if let Some(max) = expect.max_turnaround_ms
         && took > Duration::from_millis(max * slower)
     {
         wrong.push(format!("took {} ms of at most {}", took.as_millis(), max * slower));
     }
-    let control = server.judge(&control());
-    if control["verdict"] != "accepted" {
-        wrong.push(format!("the next job suffers: {control}"));
+    // A fresh container has never seen the case, and takes half a second to start.
+    if !settings.contains(&FRESH) {
+        let control = server.judge(&control());
+        if control["verdict"] != "accepted" {
+            wrong.push(format!("the next job suffers: {control}"));
+        }
     }
     if !wrong.is_empty() {
         wrong.push(format!("got {}", shorten(&done)));

@@ -1,7 +1,8 @@
 //! Starts and stops servers, and speaks HTTP to them.
 
+use crate::daemon::{ON_DOCKER, daemon};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -200,7 +201,10 @@ pub fn spawn(dir: &Path, settings: &[&str]) -> (Child, PathBuf, PathBuf) {
     let (ready, log) = (dir.join("url"), dir.join("server.log"));
     _ = std::fs::remove_file(&ready);
     let out = File::options().create(true).append(true).open(&log).expect("a log file");
-    let mut command = gavel(dir);
+    let mut command = match settings.contains(&ON_DOCKER) {
+        true => daemon().gavel(dir),
+        false => gavel(dir),
+    };
     command.args(["serve", "--bind", "127.0.0.1:0", "--data-dir"]).arg(dir.join("data"));
     command.arg("--ready-file").arg(&ready);
     for setting in settings {
@@ -259,6 +263,39 @@ impl Answer {
 /// A text field of a JSON object.
 pub fn text(value: &Value, field: &str) -> String {
     value[field].as_str().unwrap_or_else(|| panic!("{field} is no text in {value}")).to_owned()
+}
+
+/// A language's sample.
+pub struct Sample {
+    id: String,
+    source: String,
+    stdin: String,
+    expected: String,
+}
+
+pub fn sample(id: &str) -> Sample {
+    let folder = format!("{}/../../languages/{id}", env!("CARGO_MANIFEST_DIR"));
+    let spec = std::fs::read_to_string(format!("{folder}/language.toml")).expect("a language.toml");
+    let spec: toml::Table = spec.parse().expect("TOML");
+    let field = |name: &str| spec["sample"][name].as_str().expect("a text").to_owned();
+    let source = std::fs::read_to_string(format!("{folder}/{}", field("source"))).expect("a sample");
+    Sample { id: id.to_owned(), source, stdin: field("stdin"), expected: field("expected") }
+}
+
+impl Sample {
+    /// Sends it as a job; every field of the result must be as it has to be. `what` is shown if not.
+    pub fn check_exactly(&self, server: &Server, what: &str) {
+        let done = server.judge(&json!({
+            "language": self.id, "source_code": self.source, "stdin": self.stdin, "expected_output": self.expected,
+        }));
+        let shown = format!("{what}: {}: {done:#}", self.id);
+        assert_eq!((text(&done, "status"), text(&done, "verdict")), ("completed".into(), "accepted".into()), "{shown}");
+        assert_eq!((text(&done, "stdout"), text(&done, "stderr")), (self.expected.clone(), String::new()), "{shown}");
+        assert_eq!((&done["exit_code"], &done["signal"]), (&json!(0), &Value::Null), "{shown}");
+        for measured in ["execution_time_ms", "wall_time_ms", "memory_usage_kb"] {
+            assert!(done[measured].as_f64().is_some_and(|n| n > 0.0), "{measured}: {shown}");
+        }
+    }
 }
 
 /// Numbers that look random and can be had again: the seed is printed.

@@ -8,6 +8,8 @@ mod api;
 mod cli;
 mod corpus;
 mod crash;
+mod daemon;
+mod docker;
 mod harness;
 mod integrity;
 mod leaks;

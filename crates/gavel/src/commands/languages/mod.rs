@@ -1,15 +1,20 @@
-//! `gavel languages`: which languages there are, and whether they work here.
+//! `gavel languages`: which languages there are, whether they work here, and their images.
 
-use crate::catalogue;
+mod build;
+mod docker;
+mod export;
+mod unpack;
+
 use crate::cli::Languages;
 use crate::config::Config;
 use crate::exit::{ExitCode, coded};
 use crate::ui::{self, Paint, say_line};
-use crate::{versions, wiring};
+use crate::versions;
+use crate::wiring::{self, Isolation, Purpose};
 use anyhow::{Context, Result};
 use gavel_core::{Bytes, Catalogue, Draft, Language, Verdict};
 use gavel_judge::{Cache, Judged};
-use gavel_sandbox::{Backend, Cancel, Sandbox};
+use gavel_sandbox::{Cancel, Sandbox};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::stdout;
@@ -20,21 +25,25 @@ pub fn run(command: &Languages, config: &Config, json: bool) -> Result<ExitCode>
     match command {
         Languages::List => list(&catalogue, config, json),
         Languages::Check { ids } => check(&catalogue, ids, config, json),
+        Languages::Build(command) => build::run(command, &catalogue, config, json),
+        Languages::Export(command) => export::run(command, &catalogue, config, json),
     }
 }
 
 fn list(catalogue: &Catalogue, config: &Config, json: bool) -> Result<ExitCode> {
-    let backend = wiring::backend(config, None)?;
-    let installed: Vec<_> =
-        catalogue.iter().filter(|language| catalogue::missing(language).is_none()).cloned().collect();
+    let isolation = wiring::isolation(config, catalogue, &Purpose::default())?;
+    let available = isolation.catalogue.iter().filter(|language| isolation.is_available(language));
+    let available: Vec<_> = available.cloned().collect();
+    let (backend, slot) = (&*isolation.backend, crate::commands::run::slot());
     let mut versions = BTreeMap::new();
-    versions::probe(&*backend, super::run::slot(), &installed, &Cancel::new()?, &mut |language, found| {
+    versions::probe(backend, slot, &available, &Cancel::new()?, &mut |language, found| {
         versions.insert(language.id.clone(), found);
     });
+    backend.close();
     let version = |id: &str| versions.get(id).and_then(|found| found.clone().ok());
     let problem = |language: &Language| match versions.get(&language.id) {
         Some(Err(reason)) => Some(reason.clone()),
-        _ => catalogue::missing(language),
+        _ => isolation.state(language).unavailable,
     };
     if json {
         let entries: Vec<_> = catalogue
@@ -42,7 +51,8 @@ fn list(catalogue: &Catalogue, config: &Config, json: bool) -> Result<ExitCode> 
             .map(|language| {
                 json!({
                     "id": language.id, "name": language.name, "extensions": language.extensions,
-                    "version": version(&language.id), "backend": backend.name(), "unavailable": problem(language),
+                    "version": version(&language.id), "backend": isolation.state(language).backend,
+                    "image": language.image, "rootfs": language.rootfs, "unavailable": problem(language),
                 })
             })
             .collect();
@@ -61,16 +71,18 @@ fn list(catalogue: &Catalogue, config: &Config, json: bool) -> Result<ExitCode> 
 }
 
 fn check(catalogue: &Catalogue, ids: &[String], config: &Config, json: bool) -> Result<ExitCode> {
-    let wanted: Vec<Arc<Language>> = match ids.is_empty() {
-        true => catalogue.iter().filter(|language| catalogue::missing(language).is_none()).cloned().collect(),
-        false => ids.iter().map(|id| named(catalogue, id)).collect::<Result<_>>()?,
-    };
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let cache = Cache::open(dir.path(), Bytes::mib(2048).0).context("cannot keep what compilers make")?;
-    let backend = wiring::backend(config, Some(cache.directory()))?;
+    let purpose = Purpose { shared_dir: Some(cache.directory()), server: false };
+    let isolation = wiring::isolation(config, catalogue, &purpose)?;
+    let catalogue = &isolation.catalogue;
+    let wanted: Vec<Arc<Language>> = match ids.is_empty() {
+        true => catalogue.iter().filter(|language| isolation.is_available(language)).cloned().collect(),
+        false => ids.iter().map(|id| named(catalogue, id)).collect::<Result<_>>()?,
+    };
     let mut results = Vec::new();
     for language in &wanted {
-        let result = check_one(language, catalogue, config, &*backend, &cache);
+        let result = check_one(language, &isolation, config, &cache);
         if !json {
             let paint = Paint::for_stream(&stdout());
             match &result {
@@ -80,6 +92,7 @@ fn check(catalogue: &Catalogue, ids: &[String], config: &Config, json: bool) -> 
         }
         results.push((language.id.clone(), result));
     }
+    isolation.backend.close();
     let failed = results.iter().filter(|(_, result)| result.is_err()).count();
     if json {
         let entry =
@@ -97,14 +110,8 @@ fn named(catalogue: &Catalogue, id: &str) -> Result<Arc<Language>> {
 }
 
 /// Runs the sample as any job; the time it took, or why it does not work.
-fn check_one(
-    language: &Language,
-    catalogue: &Catalogue,
-    config: &Config,
-    backend: &dyn Backend,
-    cache: &Cache,
-) -> Result<String, String> {
-    if let Some(reason) = catalogue::missing(language) {
+fn check_one(language: &Language, isolation: &Isolation, config: &Config, cache: &Cache) -> Result<String, String> {
+    if let Some(reason) = isolation.state(language).unavailable {
         return Err(reason);
     }
     let sample = language.sample.as_ref().ok_or("it has no sample")?;
@@ -115,11 +122,11 @@ fn check_one(
         expected_output: Some(sample.expected.clone()),
         ..Draft::default()
     };
-    let job = gavel_core::validate::validate(draft, catalogue, &config.rules()).map_err(|rejection| {
+    let job = gavel_core::validate::validate(draft, &isolation.catalogue, &config.rules()).map_err(|rejection| {
         rejection.problems.iter().map(|p| format!("{} {}", p.field, p.message)).collect::<String>()
     })?;
     let fault = |fault: gavel_sandbox::Fault| fault.to_string();
-    let mut sandbox: Box<dyn Sandbox> = backend.open(super::run::slot()).map_err(fault)?;
+    let mut sandbox: Box<dyn Sandbox> = isolation.backend.open(crate::commands::run::slot()).map_err(fault)?;
     let cancel = Cancel::new().map_err(|error| error.to_string())?;
     let judged = gavel_judge::judge(&mut *sandbox, language, &job, cache, &cancel, &mut |_, _| ()).map_err(fault)?;
     let Judged::Outcome(outcome) = judged else { return Err("it was interrupted".to_owned()) };

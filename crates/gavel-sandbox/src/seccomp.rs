@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// The policy that every sandbox gets.
-pub const POLICY: &str = include_str!("../../policy/seccomp.toml");
+pub const POLICY: &str = include_str!("../policy/seccomp.toml");
 
 /// `code, jt, jf, k` of the kernel's `struct sock_filter`.
 pub type Instruction = (u16, u8, u8, u32);
