@@ -4,7 +4,7 @@ use crate::config::{DEFAULT_FILE, KEYS, Sources};
 use crate::exit::{self, ExitCode, coded};
 use anyhow::Result;
 use clap::builder::ValueHint;
-use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// An online judge and code-execution server.
@@ -137,6 +137,20 @@ pub struct ShowConfig {
     pub markdown: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Baseline {
+    Bare,
+    DockerRun,
+}
+
+/// A backend, and for containers what becomes of them after a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchBackend {
+    Native,
+    DockerFresh,
+    DockerReuse,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct Bench {
     /// A running server, as in http://127.0.0.1:2358 [default: start one for this run]
@@ -147,7 +161,14 @@ pub struct Bench {
     /// Clients that each wait for one job at a time: few show latency, many the highest rate
     #[arg(long, short, value_delimiter = ',', default_value = "2,16")]
     pub concurrency: Vec<usize>,
-    /// Rounds; the server and the bare machine take turns in each
+    /// What Gavel is compared with, in turns: bare (fork, exec and wait of the same program, isolated by
+    /// nothing), docker-run (one hardened `docker run --rm` for each job, as a script would do it)
+    #[arg(long, value_delimiter = ',', value_enum, default_value = "bare")]
+    pub baseline: Vec<Baseline>,
+    /// Servers to start and compare, in turns [default: one, as it is configured]
+    #[arg(long, value_delimiter = ',', value_enum, conflicts_with = "url")]
+    pub backends: Vec<BenchBackend>,
+    /// Rounds; all that is compared takes turns in each
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
     /// Seconds of one measurement

@@ -1,7 +1,7 @@
 //! The command line: exit codes, messages, help.
 
 use crate::harness::{among_others, gavel};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Output;
 
@@ -150,9 +150,11 @@ fn bench_starts_a_server_of_its_own_measures_and_stops_it() {
     let quick = ["--programs", "c", "--rounds", "1", "--seconds", "0.3", "--warm-up", "0"];
     let output = run(dir.path(), &[&["bench", "--json", "--data-dir", "data"][..], &quick].concat());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
-    let result = &report["results"][0];
-    for side in ["limit", "gavel"] {
-        assert!(result[side]["count"].as_u64().is_some_and(|n| n > 0), "{report:#}");
+    for (at, (what, clients)) in [("bare", 2), ("gavel", 2), ("bare", 16), ("gavel", 16)].into_iter().enumerate() {
+        let result = &report["results"][at];
+        assert_eq!((&result["what"], &result["concurrency"]), (&json!(what), &json!(clients)), "{report:#}");
+        assert!(result["count"].as_u64().is_some_and(|n| n > 0), "{report:#}");
+        assert!(result["ratio_to"]["bare"].as_f64().is_some_and(|ratio| ratio > 0.0), "{report:#}");
     }
     let left: Vec<_> = std::fs::read_dir(dir.path().join("data")).expect("its directory").collect();
     assert!(left.is_empty(), "the bench left {left:?}");

@@ -3,11 +3,12 @@
 
 mod bare;
 mod client;
+mod docker_run;
 mod load;
 mod own;
 
 use crate::catalogue::{self, Bounds};
-use crate::cli::Bench;
+use crate::cli::{Baseline, Bench, BenchBackend};
 use crate::config::{Config, Settings};
 use crate::exit::{ExitCode, coded};
 use crate::ui::{self, say_line};
@@ -23,30 +24,41 @@ use std::time::Duration;
 /// One job at a time, this often, when latency on an idle machine is measured.
 const IDLE_PACE: Duration = Duration::from_millis(100);
 
-/// What was measured for one program at one concurrency.
+/// What was measured for one program at one concurrency, everything in turns.
 struct Row {
     program: String,
     concurrency: usize,
-    limit: Measured,
-    gavel: Measured,
+    measured: Vec<(String, Measured)>,
+}
+
+impl Row {
+    fn of(&self, name: &str) -> Option<&Measured> {
+        self.measured.iter().find(|(known, _)| known == name).map(|(_, measured)| measured)
+    }
+}
+
+const BARE: &str = "bare";
+const DOCKER_RUN: &str = "docker run";
+
+/// A server under test.
+struct Server {
+    name: String,
+    host: String,
+    /// Where it is the bench's own, it ends with this.
+    _own: Option<own::OwnServer>,
 }
 
 pub fn run(command: &Bench, config: &Config, settings: &Settings, json: bool) -> Result<ExitCode> {
     check(command)?;
     let catalogue = catalogue::load(config.place.languages_dir.as_deref(), &Bounds::of(config))
         .map_err(|message| coded(ExitCode::Config, message))?;
-    let own = match &command.url {
-        Some(_) => None,
-        None => Some(own::OwnServer::start(settings)?),
-    };
-    let url = own.as_ref().map(|server| &server.url).or(command.url.as_ref()).context("there is no server")?;
-    let host = host_of(url)?;
+    let servers = servers(command, settings)?;
     let mut rows = Vec::new();
     for id in &command.programs {
         let language = pick(&catalogue, id)?;
         let concurrency = if command.idle { &vec![1] } else { &command.concurrency };
         for &concurrency in concurrency {
-            rows.push(measure(command, language, &host, concurrency)?);
+            rows.push(measure(command, config, language, &servers, concurrency)?);
         }
     }
     match json {
@@ -54,6 +66,25 @@ pub fn run(command: &Bench, config: &Config, settings: &Settings, json: bool) ->
         false => ui::say(as_table(command, &rows)),
     }
     Ok(ExitCode::Success)
+}
+
+fn servers(command: &Bench, settings: &Settings) -> Result<Vec<Server>> {
+    if let Some(url) = &command.url {
+        return Ok(vec![Server { name: "gavel".to_owned(), host: host_of(url)?, _own: None }]);
+    }
+    let start = |name: &str, more: &[&str]| -> Result<Server> {
+        let own = own::OwnServer::start(settings, more)?;
+        Ok(Server { name: name.to_owned(), host: host_of(&own.url)?, _own: Some(own) })
+    };
+    if command.backends.is_empty() {
+        return Ok(vec![start("gavel", &[])?]);
+    }
+    let started = command.backends.iter().map(|backend| match backend {
+        BenchBackend::Native => start("native", &["sandbox.backend=native"]),
+        BenchBackend::DockerFresh => start("docker fresh", &["sandbox.backend=docker", "sandbox.pool_policy=fresh"]),
+        BenchBackend::DockerReuse => start("docker reuse", &["sandbox.backend=docker", "sandbox.pool_policy=reuse"]),
+    });
+    started.collect()
 }
 
 fn check(command: &Bench) -> Result<()> {
@@ -84,8 +115,14 @@ fn pick<'a>(catalogue: &'a Catalogue, id: &str) -> Result<&'a Language> {
     }
 }
 
-/// Warms up, then lets the bare machine and the server take turns, so that both see the same weather.
-fn measure(command: &Bench, language: &Language, host: &str, concurrency: usize) -> Result<Row> {
+/// Warms up, then lets everything take turns, so that all see the same weather.
+fn measure(
+    command: &Bench,
+    config: &Config,
+    language: &Language,
+    servers: &[Server],
+    concurrency: usize,
+) -> Result<Row> {
     let sample = language.sample.as_ref().with_context(|| format!("{} has no sample to run", language.id))?;
     let program = Program::build(language, sample)?;
     let body = json!({
@@ -94,24 +131,51 @@ fn measure(command: &Bench, language: &Language, host: &str, concurrency: usize)
         "stdin": String::from_utf8_lossy(&sample.stdin),
         "expected_output": String::from_utf8_lossy(&sample.expected),
     });
-    let request = Request::post_json(host, "/api/v1/jobs?wait=true", &body);
     let load =
         |seconds| Load { concurrency, time: Duration::from_secs_f64(seconds), pace: command.idle.then_some(IDLE_PACE) };
-    let over_http = |seconds| {
+    let over_http = |server: &Server, seconds| {
+        let host = &server.host;
+        let request = Request::post_json(host, "/api/v1/jobs?wait=true", &body);
         closed_loop(load(seconds), || {
             let mut client = Client::connect(host)?;
             let request = &request;
             Ok(move || one_job(&mut client, request))
         })
     };
-    let by_hand = |seconds| closed_loop(load(seconds), || Ok(|| program.run()));
-    over_http(command.warm_up)?;
-    let mut row = Row { program: language.id.clone(), concurrency, limit: Measured::new(), gavel: Measured::new() };
+    let baseline = |baseline: Baseline| match baseline {
+        Baseline::Bare => program.bare(),
+        Baseline::DockerRun => docker_run::command("docker", language, &program),
+    };
+    for &known in &command.baseline {
+        program.check(&mut baseline(known))?;
+    }
+    for server in servers {
+        over_http(server, command.warm_up)?;
+    }
+    let names = command.baseline.iter().map(|known| name_of(*known).to_owned());
+    let names = names.chain(servers.iter().map(|server| server.name.clone()));
+    let mut row = Row {
+        program: language.id.clone(),
+        concurrency,
+        measured: names.map(|name| (name, Measured::new())).collect(),
+    };
     for _ in 0..command.rounds {
-        row.limit.add(by_hand(command.seconds)?)?;
-        row.gavel.add(over_http(command.seconds)?)?;
+        let mut all = row.measured.iter_mut().map(|(_, measured)| measured);
+        for (&known, measured) in command.baseline.iter().zip(&mut all) {
+            measured.add(closed_loop(load(command.seconds), || Ok(|| program.run(&mut baseline(known))))?)?;
+        }
+        for (server, measured) in servers.iter().zip(all) {
+            measured.add(over_http(server, command.seconds)?)?;
+        }
     }
     Ok(row)
+}
+
+fn name_of(baseline: Baseline) -> &'static str {
+    match baseline {
+        Baseline::Bare => BARE,
+        Baseline::DockerRun => DOCKER_RUN,
+    }
 }
 
 #[derive(Deserialize)]
@@ -135,60 +199,69 @@ fn one_job(client: &mut Client, request: &Request) -> Result<()> {
 }
 
 fn as_table(command: &Bench, rows: &[Row]) -> String {
-    let time = |m: &Measured, q| ui::time(m.quantile(q));
-    let cells = |row: &Row| {
-        let (limit, gavel) = (&row.limit, &row.gavel);
-        // At a fixed pace the rates are equal by construction: the ratio is that of the latencies.
-        let ratio = match command.idle {
-            true => format!("{:.1} x", gavel.quantile(0.5) / limit.quantile(0.5)),
-            false => format!("{:.2}", gavel.rate() / limit.rate()),
-        };
-        vec![
-            row.program.clone(),
-            row.concurrency.to_string(),
-            format!("{:.0}", limit.rate()),
-            time(limit, 0.5),
-            format!("{:.0}", gavel.rate()),
-            time(gavel, 0.5),
-            time(gavel, 0.95),
-            time(gavel, 0.99),
-            ui::time(gavel.max()),
-            ratio,
-        ]
+    let compared: Vec<&str> = command.baseline.iter().map(|known| name_of(*known)).collect();
+    let cells = |row: &Row, name: &str, measured: &Measured| {
+        let time = |q| ui::time(measured.quantile(q));
+        let mut cells = vec![
+            format!("{} x {}", row.program, row.concurrency),
+            name.to_owned(),
+            rate(measured.rate()),
+            time(0.5),
+            time(0.95),
+            time(0.99),
+            ui::time(measured.max()),
+        ];
+        cells.extend(compared.iter().map(|other| match row.of(other) {
+            Some(other) => format!("{:.2}", ratio(command, measured, other)),
+            None => String::new(),
+        }));
+        cells
     };
-    let rows: Vec<_> = rows.iter().map(cells).collect();
-    let header = ["program", "clients", "bare/s", "bare p50", "jobs/s", "p50", "p95", "p99", "max", "ratio"];
+    let rows: Vec<_> =
+        rows.iter().flat_map(|row| row.measured.iter().map(|(name, measured)| cells(row, name, measured))).collect();
+    let mut header = vec!["program x clients", "what", "per second", "p50", "p95", "p99", "max"];
+    let against: Vec<String> = compared.iter().map(|name| format!("/ {name}")).collect();
+    header.extend(against.iter().map(String::as_str));
     let note = match command.idle {
-        true => "One job every 100 ms. bare: fork, exec and wait of the same program. ratio: p50 / bare p50.",
-        false => "bare: fork, exec and wait of the same program, without isolation. ratio: jobs/s / bare/s.",
+        true => "One job every 100 ms. The last columns compare p50.",
+        false => "The last columns compare the rates.",
     };
     format!("{}\n{note}\n", ui::table(&header, &rows, true))
 }
 
+fn rate(rate: f64) -> String {
+    if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}
+
+/// At a fixed pace the rates are equal by construction: the ratio is that of the latencies.
+fn ratio(command: &Bench, measured: &Measured, other: &Measured) -> f64 {
+    match command.idle {
+        true => measured.quantile(0.5) / other.quantile(0.5),
+        false => measured.rate() / other.rate(),
+    }
+}
+
 fn as_json(command: &Bench, rows: &[Row]) -> serde_json::Value {
-    let measured = |m: &Measured| {
+    let result = |row: &Row, name: &str, m: &Measured| {
+        let ratios = command.baseline.iter().filter_map(|known| {
+            let other = row.of(name_of(*known))?;
+            Some((name_of(*known).to_owned(), json!(ratio(command, m, other))))
+        });
         json!({
+            "program": row.program, "concurrency": row.concurrency, "what": name,
             "rate": m.rate(), "rates": m.rates, "count": m.latency.len(),
             "p50_ms": m.quantile(0.5) * 1e3, "p95_ms": m.quantile(0.95) * 1e3, "p99_ms": m.quantile(0.99) * 1e3,
-            "max_ms": m.max() * 1e3,
+            "max_ms": m.max() * 1e3, "ratio_to": ratios.collect::<serde_json::Map<_, _>>(),
         })
     };
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "program": row.program, "concurrency": row.concurrency,
-                "limit": measured(&row.limit), "gavel": measured(&row.gavel),
-                "ratio": row.gavel.rate() / row.limit.rate(),
-            })
-        })
-        .collect();
+    let results: Vec<_> =
+        rows.iter().flat_map(|row| row.measured.iter().map(|(name, m)| result(row, name, m))).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "kernel": rustix::system::uname().release().to_string_lossy(),
         "mode": if command.idle { "idle" } else { "closed_loop" },
         "rounds": command.rounds, "seconds": command.seconds,
-        "results": rows,
+        "results": results,
     })
 }

@@ -18,7 +18,8 @@ pub struct OwnServer {
 }
 
 impl OwnServer {
-    pub fn start(settings: &Settings) -> Result<Self> {
+    /// `more` are settings as in `key=value`, which win over those that were given.
+    pub fn start(settings: &Settings, more: &[&str]) -> Result<Self> {
         let dir = fresh_dir(settings)?;
         let ready = dir.path().join("url");
         let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
@@ -27,6 +28,9 @@ impl OwnServer {
             if matches!(setting.origin, Origin::Flag(_)) {
                 command.arg("--set").arg(format!("{}={}", key.path(), setting.text));
             }
+        }
+        for setting in more {
+            command.args(["--set", setting]);
         }
         // Later ones win: the port and the directory are the bench's.
         let place = format!("data_dir={}", dir.path().join("data").display());
