@@ -11,6 +11,7 @@
 use crate::counters::Counters;
 use crate::failed::{At, Failed};
 use crate::sys;
+use gavel_agent::wire;
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, StatVfsMountFlags, chmod, chmodat, fstat, fstatvfs, open, openat, stat,
     statvfs, unlinkat,
@@ -41,8 +42,10 @@ const SETTLING: Duration = Duration::from_secs(1);
 
 pub struct Container {
     scratch: [Scratch; 3],
-    /// Users after the current one.
-    users_left: u32,
+    pub reuse: bool,
+    /// Which user of how many has the current command.
+    user: u32,
+    users: u32,
     /// A command has run since the container was made or cleaned.
     used: bool,
 }
@@ -65,7 +68,7 @@ pub struct Orphans {
 
 impl Container {
     /// Takes the container as it is: refuses one that does not isolate as it should.
-    pub fn enter(users: u32) -> Result<(Self, Counters), Failed> {
+    pub fn enter(plan: &wire::Container) -> Result<(Self, Counters), Failed> {
         if !rustix::process::getpid().is_init() {
             // Killing everything that is left of a job would kill what is none of the agent's.
             return Err(Errno::PERM).at("be the first process of a container");
@@ -82,8 +85,11 @@ impl Container {
         refuse_writable(&fs::read_to_string("/proc/self/mountinfo").at("read the mounts")?)?;
         let counters = Counters::open("/sys/fs/cgroup")?;
         let [work, tmp, shm] = SCRATCH.map(Scratch::open);
-        let users_left = users.checked_sub(1).ok_or(Errno::INVAL).at("find a user for the jobs")?;
-        Ok((Self { scratch: [work?, tmp?, shm?], users_left, used: false }, counters))
+        if plan.uids == 0 {
+            return Err(Errno::INVAL).at("find a user for the jobs");
+        }
+        let scratch = [work?, tmp?, shm?];
+        Ok((Self { scratch, reuse: plan.reuse, user: 0, users: plan.uids, used: false }, counters))
     }
 
     /// The working directory, to read what a command has left there.
@@ -99,8 +105,8 @@ impl Container {
         Ok(())
     }
 
-    /// Removes every trace of the last command, whose user this was. The next one must be another.
-    pub fn clean(&mut self, uid: u32, gid: u32) -> Result<(), Failed> {
+    /// Removes every trace of the last command, whose user this was. Returns the way to the next one's.
+    pub fn clean(&mut self, uid: u32, gid: u32) -> Result<i32, Failed> {
         kill_the_rest()?;
         let mut patience = Patience { until: Instant::now() + EMPTYING, entries: ENTRIES };
         for scratch in &self.scratch {
@@ -108,9 +114,11 @@ impl Container {
                 .map_err(|failed| Failed { step: format!("{} in {}", failed.step, scratch.path).into(), ..failed })?;
         }
         self.verify()?;
-        self.users_left = self.users_left.checked_sub(1).ok_or(Errno::USERS).at("find another user for the jobs")?;
         self.used = false;
-        Ok(())
+        let next = (self.user + 1) % self.users;
+        let step = next.wrapping_sub(self.user).cast_signed();
+        self.user = next;
+        Ok(step)
     }
 
     /// Nothing is left: no process, no file or other object of the kernel. Whatever else a job may have had

@@ -31,7 +31,6 @@ pub enum Message {
     Run(Vec<u8>),
     Stdin(Vec<u8>),
     Stop,
-    Clean,
 }
 
 impl Link {
@@ -61,7 +60,6 @@ impl Link {
             Some(wire::RUN) => Message::Run(body()),
             Some(wire::STDIN) => Message::Stdin(body()),
             Some(wire::STOP) => Message::Stop,
-            Some(wire::CLEAN) => Message::Clean,
             Some(_) => return Err(Errno::PROTO).at("understand the server"),
         }))
     }

@@ -82,16 +82,9 @@ fn serve(mut agent: Agent) -> ExitCode {
     loop {
         match agent.link.receive() {
             Ok(Some(Message::Run(mut frame))) => {
-                if let Err(failed) = agent.run(&mut frame) {
+                let done = agent.run(&mut frame).and_then(|()| agent.clean()).and_then(|()| agent.recycle(frame));
+                if let Err(failed) = done {
                     // What a failed command left behind is unknown: this agent takes no other.
-                    return fail(&mut agent.link, &failed, false);
-                }
-                if let Err(failed) = agent.recycle(frame) {
-                    return fail(&mut agent.link, &failed, false);
-                }
-            }
-            Ok(Some(Message::Clean)) => {
-                if let Err(failed) = agent.clean() {
                     return fail(&mut agent.link, &failed, false);
                 }
             }
@@ -134,7 +127,7 @@ fn prepare(setup: &Setup) -> Result<Outside, Failed> {
 fn settle_in(setup: &Setup, container: &wire::Container) -> Result<Outside, Failed> {
     // Where the agent's own memory is counted, it must not grow with what it has been sent.
     sys::keep_no_freed_memory();
-    let (container, counters) = Container::enter(container.uids)?;
+    let (container, counters) = Container::enter(container)?;
     let clear_refs = keep("/proc/self/clear_refs", OFlags::WRONLY)?;
     limit_for_good()?;
     // The bounding set and the securebits are not the agent's to change here; without new privileges nothing

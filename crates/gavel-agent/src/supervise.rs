@@ -122,10 +122,9 @@ impl Agent {
         self.send_files(&order, work, report)
     }
 
-    /// Makes a container as good as new for the next command.
+    /// Makes a container that will be used again as good as new, and says so.
     pub fn clean(&mut self) -> Result<(), Failed> {
-        self.tools.clean()?;
-        self.link.send_body(wire::CLEANED, &())
+        if self.tools.clean()? { self.link.send_body(wire::CLEANED, &()) } else { Ok(()) }
     }
 
     /// Says on stderr, as a shell would, why the job's own program was not started.
@@ -187,14 +186,16 @@ impl Tools {
         }
     }
 
-    fn clean(&mut self) -> Result<(), Failed> {
-        let Place::Container(container) = &mut self.place else {
-            return Err(Errno::PROTO).at("clean a place that is new for each command");
-        };
-        container.clean(self.uid, self.gid)?;
-        self.uid += 1;
-        self.gid += 1;
-        Ok(())
+    /// Was there anything to clean?
+    fn clean(&mut self) -> Result<bool, Failed> {
+        let Place::Container(container) = &mut self.place else { return Ok(false) };
+        if !container.reuse {
+            return Ok(false);
+        }
+        let step = container.clean(self.uid, self.gid)?;
+        self.uid = self.uid.wrapping_add_signed(step);
+        self.gid = self.gid.wrapping_add_signed(step);
+        Ok(true)
     }
 
     /// Ends a command at once. On a host the kernel kills every process of the init's namespace with it.

@@ -10,14 +10,14 @@
 //! reads may come from a compromised agent: lengths are capped, order is checked, and a violation
 //! ends the agent.
 //!
-//! On a host every command gets a place that is new. A container has only the one that it was made
-//! with, so there a `RUN` that is not the first must come after `CLEAN` →, `CLEANED` ←; where the
-//! agent cannot make the place as good as new it says `FAILED` instead and ends.
+//! On a host every command gets a place that is new. A container has only the one that it was made with.
+//! If it is to be used again, `CLEANED` ← follows each `DONE` unasked, and the next `RUN` must wait for it;
+//! where the agent cannot make the place as good as new it says `FAILED` instead and ends.
 
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes of a frame's header.
 pub const HEADER: usize = 5;
@@ -39,7 +39,6 @@ pub const SETUP: u8 = 1;
 pub const RUN: u8 = 2;
 pub const STDIN: u8 = 3;
 pub const STOP: u8 = 4;
-pub const CLEAN: u8 = 5;
 /// From the agent:
 pub const HELLO: u8 = 64;
 pub const READY: u8 = 65;
@@ -98,9 +97,11 @@ pub struct Host {
 /// The limits on memory and processes, the mounts and the network are those of the container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Container {
-    /// How many users and groups, from [`Setup::uid`] and [`Setup::gid`] on, the commands may have one
-    /// after the other: each `CLEAN` goes on to the next.
+    /// How many users and groups, from [`Setup::uid`] and [`Setup::gid`] on, the commands have one after
+    /// the other, and then again from the first.
     pub uids: u32,
+    /// More than one command will run in it.
+    pub reuse: bool,
 }
 
 /// Where resources are limited and counted.

@@ -109,11 +109,10 @@ impl Link {
         self.expect(wire::READY, deadline)
     }
 
-    /// Makes a container as good as new for the next command. After a fault it must be thrown away.
-    pub fn clean(&mut self, limit: Duration) -> Result<(), Fault> {
-        let deadline = Instant::now() + limit;
-        self.send(&[0, 0, 0, 0, wire::CLEAN], deadline)?;
-        self.expect(wire::CLEANED, deadline)
+    /// Waits until a container that is used again is as good as new: before every command but the first. After a
+    /// fault it must be thrown away.
+    pub fn wait_until_clean(&mut self, limit: Duration) -> Result<(), Fault> {
+        self.expect(wire::CLEANED, Instant::now() + limit)
     }
 
     fn expect<T: DeserializeOwned>(&mut self, wanted: u8, deadline: Instant) -> Result<T, Fault> {

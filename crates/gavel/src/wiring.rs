@@ -198,7 +198,7 @@ impl Opened {
             (Kind::Docker, None) => Some("has no image: name one in its language.toml".to_owned()),
             (Kind::Docker, Some(image)) if self.images.contains_key(image) => None,
             (Kind::Docker, Some(image)) => {
-                Some(format!("there is no image {image}: `gavel languages build {}`", language.id))
+                Some(format!("needs the image {image}: `gavel languages build {}`", language.id))
             }
         }
     }

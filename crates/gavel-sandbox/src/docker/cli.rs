@@ -94,11 +94,16 @@ impl CliError {
     pub fn new(cli: &Cli, subcommand: &str, trouble: Trouble, detail: &str) -> Self {
         Self { trouble, call: format!("{} {subcommand}", cli.program), detail: detail.to_owned() }
     }
+
+    /// What happened, without the remedy.
+    pub fn cause(&self) -> String {
+        format!("{}: {}", self.call, self.detail)
+    }
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.call, self.detail, self.trouble.remedy())
+        write!(f, "{}; {}", self.cause(), self.trouble.remedy())
     }
 }
 
@@ -266,10 +271,9 @@ fn attend(child: &mut Child, mut stdin: &[u8], max: usize, limit: Duration) -> i
     let pid = Pid::from_child(child);
     let ended = pidfd_open(pid, PidfdFlags::empty())?;
     let (mut to, mut out, mut err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    for fd in [to.as_ref().map(AsFd::as_fd), out.as_ref().map(AsFd::as_fd), err.as_ref().map(AsFd::as_fd)] {
-        if let Some(fd) = fd {
-            fcntl_setfl(fd, OFlags::NONBLOCK)?;
-        }
+    let pipes = [to.as_ref().map(AsFd::as_fd), out.as_ref().map(AsFd::as_fd), err.as_ref().map(AsFd::as_fd)];
+    for pipe in pipes.into_iter().flatten() {
+        fcntl_setfl(pipe, OFlags::NONBLOCK)?;
     }
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     loop {

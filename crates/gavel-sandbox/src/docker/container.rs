@@ -5,7 +5,7 @@ use super::cli::{Cli, CliError, Trouble, timespec};
 use super::profile::Profile;
 use super::recipe::{Plan, Recipe};
 use super::stock::{Failure, Id};
-use super::{orphans, volume};
+use super::{Policy, orphans, volume};
 use crate::Fault;
 use crate::agent::Link;
 use crate::seccomp::{self, Filters};
@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 /// with remapped users has; no system component uses this range in an image.
 const FIRST_UID: u32 = 20_000;
 
-/// Users of one container, for its jobs one after the other; as many jobs can use it at most.
-pub const UIDS: u32 = 100;
+/// Users of one container, for its jobs one after the other.
+const UIDS: u32 = 100;
 
 /// Containers that may be open at once, each with users of its own: the kernel counts some resources by
 /// user, whatever container they are in.
@@ -49,6 +49,8 @@ pub struct Maker {
     pub cli: Cli,
     cpus: f64,
     runtime: Option<String>,
+    /// More than one command will run in a container.
+    reuse: bool,
     profile: Profile,
     filters: Filters,
     own: String,
@@ -74,9 +76,10 @@ impl Maker {
             cli,
             cpus: options.cpus,
             runtime: options.runtime.clone(),
+            reuse: matches!(options.policy, Policy::Reuse { .. }),
             profile: Profile::new()?,
             filters: seccomp::filters()?,
-            own: format!("{}-{}", plain(&identity.node), identity.instance),
+            own: identity.name(),
             labels: identity.labels(),
             agent: Mutex::new(None),
             names: Mutex::default(),
@@ -120,7 +123,7 @@ impl Maker {
     fn setup(&self, slot: u32) -> Setup {
         let id = FIRST_UID + slot * UIDS;
         Setup {
-            place: Place::Container(Inside { uids: UIDS }),
+            place: Place::Container(Inside { uids: UIDS, reuse: self.reuse }),
             uid: id,
             gid: id,
             own_filter: self.filters.early.clone(),
@@ -172,11 +175,6 @@ fn unmade(error: CliError) -> Unmade {
     Unmade { failure, why: error.trouble.word(), fault: Fault::new("start a container", error) }
 }
 
-/// A text as a part of a container's name.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect()
-}
-
 fn ends_within(child: &Child, limit: Duration) -> bool {
     let Ok(ended) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else { return false };
     let mut fds = [PollFd::new(&ended, PollFlags::IN)];
@@ -203,9 +201,9 @@ impl Container {
         self.born.elapsed()
     }
 
-    /// Fit for another job, of whoever it is; a fault if anything of the last one may be left.
-    pub fn clean(&mut self) -> Result<(), Fault> {
-        self.link.clean(CLEAN)
+    /// Fit for a job, of whoever it is; a fault if anything of the last one may be left.
+    pub fn wait_until_clean(&mut self) -> Result<(), Fault> {
+        if self.commands == 0 { Ok(()) } else { self.link.wait_until_clean(CLEAN) }
     }
 }
 
@@ -268,10 +266,5 @@ mod tests {
         assert_eq!(said.read(), "no such image\n");
         assert!(!speak("head -c 1000000 /dev/zero >&2").success());
         assert!(said.read().len() <= MAX_MESSAGES);
-    }
-
-    #[test]
-    fn names_are_what_the_daemon_takes() {
-        assert_eq!(plain("büro.example:1"), "b-ro-example-1");
     }
 }

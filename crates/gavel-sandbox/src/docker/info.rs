@@ -114,7 +114,7 @@ pub fn probe(cli: &str, runtime: Option<&str>) -> Vec<Check> {
         Ok(daemon) => daemon,
         Err(error) => {
             let remedy = error.trouble.remedy();
-            return vec![check("docker", Grade::Fail, error.to_string(), remedy)];
+            return vec![check("docker", Grade::Fail, error.cause(), remedy)];
         }
     };
     let mut checks = vec![

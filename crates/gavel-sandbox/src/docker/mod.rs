@@ -17,7 +17,6 @@ mod stock;
 mod volume;
 
 pub use container::SLOTS as MAX_CONTAINERS;
-pub use container::UIDS as MAX_COMMANDS;
 pub use info::probe;
 pub use recipe::{OVERHEAD, Recipe};
 
@@ -244,14 +243,23 @@ impl Sandbox for DockerSandbox {
         if command.network && !self.shared.allow_network {
             return Err(Fault::new("connect a container", "the network is off: set sandbox.allow_network"));
         }
-        let Some(mut lease) = self.shared.pool.take(&Recipe::of(command, image), cancel)? else {
-            return Ok(cancelled());
-        };
-        let container = lease.container()?;
-        container.commands += 1;
-        let result = container.link.run(command, cancel, on_output);
-        self.shared.end(lease, &result);
-        result
+        let recipe = Recipe::of(command, image);
+        loop {
+            let Some(mut lease) = self.shared.pool.take(&recipe, cancel)? else {
+                return Ok(cancelled());
+            };
+            let container = lease.container()?;
+            if let Err(fault) = container.wait_until_clean() {
+                // Each one is thrown away, so that at the latest one that is new comes.
+                tracing::warn!(name = container.name, error = %fault, "a container is not clean: throwing it away");
+                lease.throw_away("not_clean");
+                continue;
+            }
+            container.commands += 1;
+            let result = container.link.run(command, cancel, on_output);
+            self.shared.end(lease, &result);
+            return result;
+        }
     }
 }
 

@@ -40,7 +40,14 @@ impl Identity {
         let process = Process::this();
         let seed = format!("{} {:?}", process.label(), std::time::SystemTime::now());
         let instance = blake3::hash(seed.as_bytes()).to_hex()[..8].to_owned();
-        Self { node: node.map_or_else(|| "alone".to_owned() + &instance, str::to_owned), instance, process }
+        Self { node: node.unwrap_or(&instance).to_owned(), instance, process }
+    }
+
+    /// For names: one that no other run has.
+    pub fn name(&self) -> String {
+        let node: String =
+            self.node.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+        if self.node == self.instance { node } else { format!("{node}-{}", self.instance) }
     }
 
     pub fn labels(&self) -> Vec<(&'static str, String)> {
@@ -187,6 +194,14 @@ mod tests {
         let known = HashSet::from(["known".to_owned()]);
         let chosen = choose(parse(listing), &own, &known, |process| process.pid == 3);
         assert_eq!(chosen, ["forgotten", "earlier", "dead"]);
+    }
+
+    #[test]
+    fn names_are_what_the_daemon_takes() {
+        let identity =
+            Identity { node: "büro.example:1".to_owned(), instance: "3fa2".to_owned(), process: process(1) };
+        assert_eq!(identity.name(), "b-ro-example-1-3fa2");
+        assert_eq!(Identity { node: "3fa2".to_owned(), ..identity }.name(), "3fa2");
     }
 
     #[test]

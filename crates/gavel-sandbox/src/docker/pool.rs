@@ -1,6 +1,6 @@
 //! The pool at work: threads that do what [`super::stock`] decides.
 //!
-//! Starters make containers and clean used ones; one keeper removes what is of no use any more, looks
+//! Starters make containers; one keeper removes what is of no use any more, looks
 //! after the ready ones, and clears away what dead servers left. Whoever needs a container waits in
 //! [`Pool::take`] with a bell of their own, so that a wish to cancel wakes them as well. Everything is
 //! decided under one lock, and nothing that takes time happens under it.
@@ -14,7 +14,7 @@ use super::{Policy, container, volume};
 use crate::{Cancel, Fault};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -73,8 +73,6 @@ struct Shared {
 struct Inner {
     stock: Stock,
     ready: HashMap<Id, Container>,
-    /// Used, and to be made as good as new.
-    used: VecDeque<(Id, Container)>,
     /// To be removed.
     rubbish: Vec<Rubbish>,
     bells: HashMap<Ticket, Cancel>,
@@ -110,7 +108,6 @@ impl Pool {
             // Two servers on one machine begin at different places.
             stock: Stock::new(options.bounds, container::SLOTS, seed),
             ready: HashMap::new(),
-            used: VecDeque::new(),
             rubbish: Vec::new(),
             bells: HashMap::new(),
             handed: HashMap::new(),
@@ -213,13 +210,12 @@ impl Lease {
         let Policy::Reuse { jobs, time } = self.shared.options.policy else {
             return self.shared.discard(self.id, Some(container), None);
         };
-        if container.commands >= jobs.min(container::UIDS) || container.age() >= time {
+        if container.commands >= jobs || container.age() >= time {
             return self.shared.discard(self.id, Some(container), None);
         }
+        // Its agent makes it as good as new meanwhile; the next command waits for that.
         let mut inner = self.shared.lock();
-        inner.stock.cleaning(self.id, Instant::now());
-        inner.used.push_back((self.id, container));
-        self.shared.work.notify_one();
+        self.shared.offer(&mut inner, self.id, container);
     }
 
     /// Nothing may run in it any more.
@@ -353,12 +349,6 @@ impl Shared {
     fn start_containers(self: &Arc<Self>) {
         let mut inner = self.lock();
         while !inner.closing {
-            if let Some((id, container)) = inner.used.pop_front() {
-                drop(inner);
-                self.clean(id, container);
-                inner = self.lock();
-                continue;
-            }
             let now = Instant::now();
             match inner.stock.next(now) {
                 Next::Start { id, recipe, slot } => {
@@ -379,20 +369,6 @@ impl Shared {
                 }
             }
         }
-    }
-
-    fn clean(&self, id: Id, mut container: Container) {
-        match container.clean() {
-            Ok(()) => {
-                let mut inner = self.lock();
-                self.offer(&mut inner, id, container);
-            }
-            Err(fault) => {
-                tracing::warn!(name = container.name, error = %fault, "a container is not clean: throwing it away");
-                self.discard(id, Some(container), Some("not_clean"));
-            }
-        }
-        self.work.notify_all();
     }
 
     fn made(&self, inner: &mut Inner, id: Id, made: Result<Container, Unmade>) {
@@ -564,7 +540,6 @@ impl Shared {
         let ids = inner.stock.all();
         let names: Vec<String> = ids.iter().map(|id| self.maker.name(*id)).collect();
         let ended: Vec<Container> = inner.ready.drain().map(|(_, container)| container).collect();
-        let used: Vec<(Id, Container)> = inner.used.drain(..).collect();
         let rubbish: Vec<Rubbish> = inner.rubbish.drain(..).collect();
         ids.iter().for_each(|id| inner.stock.gone(*id));
         gauge(&inner);
@@ -579,7 +554,7 @@ impl Shared {
                 self.remove_last();
             }
         }
-        drop((ended, used, rubbish));
+        drop((ended, rubbish));
     }
 
     /// Whatever else has our label. What cannot be removed now is left to the next server.

@@ -51,8 +51,6 @@ enum State {
     Starting,
     Ready,
     Busy,
-    /// Made as good as new, to be ready again.
-    Cleaning,
     Removing,
 }
 
@@ -194,10 +192,8 @@ impl Stock {
                 None => return self.make_room_and_start(recipe, now),
             }
         }
-        if let Some(recipe) = self.most_wanted(now) {
-            if self.fits(&recipe, &[State::Starting, State::Ready, State::Busy, State::Cleaning, State::Removing]) {
-                return self.start(recipe, now);
-            }
+        if let Some(recipe) = self.most_wanted(now).filter(|recipe| self.fits(recipe)) {
+            return self.start(recipe, now);
         }
         Next::Nothing(later)
     }
@@ -205,7 +201,7 @@ impl Stock {
     /// The recipe of the oldest ticket for which no container is under way.
     fn longest_waiting(&self) -> Option<(Arc<Recipe>, Option<Instant>)> {
         let unserved = |(recipe, shelf): (&Arc<Recipe>, &Shelf)| {
-            let coming = self.count(recipe, &[State::Starting, State::Cleaning]);
+            let coming = self.count(recipe, &[State::Starting]);
             let ticket = shelf.waiting.get(coming).copied()?;
             Some((ticket, Arc::clone(recipe), shelf.retry_at))
         };
@@ -219,7 +215,7 @@ impl Stock {
             if shelf.retry_at.is_some_and(|at| at > now) {
                 return None;
             }
-            let there = self.count(recipe, &[State::Starting, State::Cleaning, State::Ready]);
+            let there = self.count(recipe, &[State::Starting, State::Ready]);
             let wanted = shelf.waiting.len() + self.target(shelf, now);
             let lack = wanted.checked_sub(there).filter(|lack| *lack > 0)?;
             Some((lack, shelf.last_take, Arc::clone(recipe)))
@@ -242,8 +238,7 @@ impl Stock {
     }
 
     fn make_room_and_start(&mut self, recipe: Arc<Recipe>, now: Instant) -> Next {
-        let all = [State::Starting, State::Ready, State::Busy, State::Cleaning, State::Removing];
-        if self.fits(&recipe, &all) {
+        if self.fits(&recipe) {
             return self.start(recipe, now);
         }
         // Those that go already make room by themselves; of the others the longest idle ones must.
@@ -270,11 +265,10 @@ impl Stock {
         if evicted.is_empty() { Next::Nothing(None) } else { Next::Evict(evicted) }
     }
 
-    fn fits(&self, recipe: &Recipe, states: &[State]) -> bool {
-        let held = self.held.values().filter(|held| states.contains(&held.state));
-        let (count, memory) =
-            held.fold((0u32, 0u64), |(count, memory), held| (count + 1, memory + held.recipe.footprint().0));
-        count < self.bounds.count && memory.saturating_add(recipe.footprint().0) <= self.bounds.memory.0
+    fn fits(&self, recipe: &Recipe) -> bool {
+        let memory: u64 = self.held.values().map(|held| held.recipe.footprint().0).sum();
+        self.held.len() < self.bounds.count as usize
+            && memory.saturating_add(recipe.footprint().0) <= self.bounds.memory.0
     }
 
     fn start(&mut self, recipe: Arc<Recipe>, now: Instant) -> Next {
@@ -332,11 +326,6 @@ impl Stock {
         self.down.is_some()
     }
 
-    /// Its command has ended and it will be cleaned.
-    pub fn cleaning(&mut self, id: Id, now: Instant) {
-        self.set(id, State::Cleaning, now);
-    }
-
     /// Nobody may use it any more.
     pub fn removing(&mut self, id: Id, now: Instant) {
         self.set(id, State::Removing, now);
@@ -352,7 +341,7 @@ impl Stock {
     pub fn shrink(&mut self, now: Instant) -> Vec<Id> {
         let mut surplus = Vec::new();
         for (recipe, shelf) in &self.shelves {
-            let there = self.count(recipe, &[State::Starting, State::Cleaning, State::Ready]);
+            let there = self.count(recipe, &[State::Starting, State::Ready]);
             let too_many = there.saturating_sub(shelf.waiting.len() + self.target(shelf, now));
             let ready = self.held.iter().filter(|(_, held)| held.state == State::Ready && held.recipe == *recipe);
             // Only what has been idle for long: demand that falls for a moment may rise again.
@@ -469,7 +458,6 @@ mod tests {
         let (spare, _) = start(&mut stock, now).unwrap();
         stock.ready(spare, now);
         for ticket in 1..100 {
-            stock.cleaning(id, now);
             stock.ready(id, now);
             assert!(matches!(stock.take(recipe("a", 10), ticket, now), Taken::Ready(_)));
             assert_eq!(stock.next(now), Next::Nothing(None));
@@ -572,7 +560,6 @@ mod tests {
         now: Instant,
         starting: Vec<Id>,
         busy: Vec<Id>,
-        cleaning: Vec<Id>,
         going: Vec<Id>,
         waiting: Vec<Ticket>,
     }
@@ -619,18 +606,12 @@ mod tests {
                 2 => {
                     if let Some(id) = Self::any(&mut self.dice, &mut self.busy) {
                         if self.dice.roll(2) == 0 {
-                            self.stock.cleaning(id, self.now);
-                            self.cleaning.push(id);
+                            let ticket = self.stock.ready(id, self.now);
+                            self.begin(Some(id), ticket);
                         } else {
                             self.stock.removing(id, self.now);
                             self.going.push(id);
                         }
-                    }
-                }
-                3 => {
-                    if let Some(id) = Self::any(&mut self.dice, &mut self.cleaning) {
-                        let ticket = self.stock.ready(id, self.now);
-                        self.begin(Some(id), ticket);
                     }
                 }
                 _ => {
@@ -650,7 +631,7 @@ mod tests {
             slots.sort();
             slots.dedup();
             assert_eq!(slots.len(), self.stock.held.len(), "two containers share a slot");
-            let mine = [&self.starting, &self.busy, &self.cleaning, &self.going].into_iter().map(|ids| ids.len());
+            let mine = [&self.starting, &self.busy, &self.going].into_iter().map(|ids| ids.len());
             assert_eq!(mine.sum::<usize>() + self.stock.all_ready().len(), self.stock.held.len());
         }
     }
@@ -664,7 +645,6 @@ mod tests {
                 now: Instant::now(),
                 starting: vec![],
                 busy: vec![],
-                cleaning: vec![],
                 going: vec![],
                 waiting: vec![],
             };

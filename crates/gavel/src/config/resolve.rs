@@ -255,7 +255,6 @@ mod tests {
             ("[sandbox]\nbackend = \"vm\"", "use one of auto, native, docker"),
             ("[sandbox]\npool_max = 1000", "must be at most 400"),
             ("[sandbox]\npool_min = 3\npool_max = 2", "must not be above sandbox.pool_max, which is 2"),
-            ("[sandbox]\nreuse_jobs = 101", "must be at most 100"),
             ("[sandbox]\npool_memory = \"128m\"", "must be at least 528,384 KiB"),
             ("[server]\nbind = {}", "line 2: server.bind cannot have this value"),
             (

@@ -3,7 +3,7 @@
 use super::resolve::{ConfigError, Settings};
 use super::table::Config;
 use gavel_core::Bytes;
-use gavel_sandbox::docker::{MAX_COMMANDS, MAX_CONTAINERS, OVERHEAD};
+use gavel_sandbox::docker::{MAX_CONTAINERS, OVERHEAD};
 
 /// Everything that is wrong with a configuration whose single values are fine.
 pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
@@ -72,9 +72,6 @@ fn pool(config: &Config) -> Vec<(String, &'static str)> {
     if sandbox.pool_min > sandbox.pool_max.get() {
         let most = sandbox.pool_max;
         wrong.push((format!("must not be above sandbox.pool_max, which is {most}"), "sandbox.pool_min"));
-    }
-    if sandbox.reuse_jobs.get() > MAX_COMMANDS {
-        wrong.push((format!("must be at most {MAX_COMMANDS}: each has a user id of its own"), "sandbox.reuse_jobs"));
     }
     let largest = Bytes(sandbox.container_memory_limit.0.saturating_add(OVERHEAD.0));
     if sandbox.pool_memory.is_some_and(|memory| memory < largest) {

@@ -170,7 +170,7 @@ keys! {
             "Containers of all kinds together.";
         pool_memory: Option<Bytes> = Is(""), None,
             "Memory of all containers together, by their limits. Left out: three quarters of what the daemon has.";
-        reuse_jobs: NonZeroU32 = Is("50"), None,
+        reuse_jobs: NonZeroU32 = Is("2000"), None,
             "Commands after which a used container is removed.";
         reuse_time: Duration = Is("600s"), None,
             "Age at which a used container is removed.";

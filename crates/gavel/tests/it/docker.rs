@@ -263,7 +263,7 @@ fn images_are_built_listed_and_a_missing_one_names_its_remedy() {
 }
 
 #[test]
-fn an_exported_image_is_unpacked_once_and_without_power() {
+fn an_exported_image_is_unpacked_once_without_power_and_native_jobs_run_on_it() {
     let _turn = alone();
     let daemon = daemon();
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -283,6 +283,13 @@ fn an_exported_image_is_unpacked_once_and_without_power() {
     };
     assert_eq!(find(&["-perm", "/6000"]), "");
     assert_eq!(find(&["!", "-type", "f", "!", "-type", "d", "!", "-type", "l"]), "");
+    // Native jobs see its files, and not the host's.
+    std::fs::write(root.join("usr/only-here"), "in the image\n").expect("a file");
+    std::fs::write(dir.path().join("look.sh"), "cat /usr/only-here\n").expect("a file");
+    let mut look = daemon.gavel(dir.path());
+    look.args(["run", "--quiet", "look.sh", "--data-dir", "data", "--set", "sandbox.backend=native"]);
+    let output = look.output().expect("gavel starts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "in the image\n", "{output:?}");
     let again = export(&[]);
     assert_eq!((&again["rootfs"], &again["unpacked"]), (&first["rootfs"], &Value::Null), "{again}");
     let to = export(&["--to", "elsewhere"]);

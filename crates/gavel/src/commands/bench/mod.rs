@@ -144,7 +144,7 @@ fn measure(
     };
     let baseline = |baseline: Baseline| match baseline {
         Baseline::Bare => program.bare(),
-        Baseline::DockerRun => docker_run::command("docker", language, &program),
+        Baseline::DockerRun => docker_run::command(&config.sandbox.docker_cli, language, &program),
     };
     for &known in &command.baseline {
         program.check(&mut baseline(known))?;

@@ -23,6 +23,8 @@ impl OwnServer {
         let dir = fresh_dir(settings)?;
         let ready = dir.path().join("url");
         let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
+        // Behind the command's name: what stands before it counts for nothing as soon as there is one behind.
+        command.arg("serve");
         for key in KEYS {
             let setting = settings.setting(&key.path());
             if matches!(setting.origin, Origin::Flag(_)) {
@@ -34,7 +36,7 @@ impl OwnServer {
         }
         // Later ones win: the port and the directory are the bench's.
         let place = format!("data_dir={}", dir.path().join("data").display());
-        command.args(["serve", "--set", "server.bind=127.0.0.1:0", "--set", &place, "--set", "telemetry.log=warn"]);
+        command.args(["--set", "server.bind=127.0.0.1:0", "--set", &place, "--set", "telemetry.log=warn"]);
         command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().context("cannot start a server")?;
         let mut server = Self { child, url: String::new(), _dir: dir };
