@@ -28,6 +28,7 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::SeqCst};
@@ -80,19 +81,28 @@ struct Input<'a> {
 
 enum Content<'a> {
     Bytes(sys::Once<'a>),
+    Kept(&'a [u8]),
     /// Path below the directory of shared files.
     Shared(CString),
 }
 
 impl<'a> Plan<'a> {
     /// `inline` holds the bytes of the order's inline files, in order.
-    pub fn new(order: &Order<'a>, inline: Vec<sys::Once<'a>>, around: Surroundings<'a>) -> Result<Self, Failed> {
+    pub fn new(
+        order: &Order<'a>,
+        inline: Vec<sys::Once<'a>>,
+        kept: &'a BTreeMap<u64, Vec<u8>>,
+        around: Surroundings<'a>,
+    ) -> Result<Self, Failed> {
         let path = *order.argv.first().ok_or(Errno::INVAL).at("find the program")?;
         let mut inline = inline.into_iter();
         let files = order.files.iter().map(|file| {
             let content = match file.content {
                 OrderContent::Inline(_) => {
                     Content::Bytes(inline.next().ok_or(Errno::INVAL).at("find a file's content")?)
+                }
+                OrderContent::Keep { number, .. } | OrderContent::Kept(number) => {
+                    Content::Kept(kept.get(&number).ok_or(Errno::PROTO).at("find a kept file")?)
                 }
                 OrderContent::Shared(_) if around.enclosure.is_none() => {
                     return Err(Errno::PROTO).at("share a file with a container");
@@ -268,6 +278,7 @@ fn stage(plan: &Plan, shared: Option<&OwnedFd>) -> Result<(), Failed> {
         make_parents(&work, file)?;
         match &file.content {
             Content::Bytes(content) => write_new(plan, &work, file, content)?,
+            Content::Kept(content) => write_kept(&work, file, content)?,
             Content::Shared(_) => drop(create(&work, &file.path, 0o555)?),
         }
     }
@@ -308,6 +319,15 @@ fn write_new(plan: &Plan, work: &OwnedFd, file: &Input, content: &sys::Once) -> 
     // The job's limit is the container's: there is no room for everything twice.
     let give_back = plan.around.enclosure.is_none();
     content.read(give_back, |piece| rustix::io::write(&target, piece)).at("write a file in /box")
+}
+
+fn write_kept(work: &OwnedFd, file: &Input, mut content: &[u8]) -> Result<(), Failed> {
+    let target = create(work, &file.path, file.mode)?;
+    while !content.is_empty() {
+        let written = rustix::io::write(&target, content).at("write a file in /box")?;
+        content = &content[written..];
+    }
+    Ok(())
 }
 
 /// Starts the program. The child shares this memory until it is the program.

@@ -14,6 +14,8 @@ use gavel_agent::wire::{self, Exit, Order, OrderContent, Report, Setup, Stop};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -25,7 +27,11 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::C
 pub struct Agent {
     pub link: Link,
     tools: Tools,
+    kept: Kept,
 }
+
+/// Files that the server does not send again. It says which, and how many.
+type Kept = BTreeMap<u64, Vec<u8>>;
 
 pub struct Tools {
     pub cgroup: Cgroup,
@@ -79,7 +85,7 @@ impl Agent {
             place: outside.place,
         };
         tools.forget_peak()?;
-        Ok(Self { link, tools })
+        Ok(Self { link, tools, kept: Kept::new() })
     }
 
     /// Gives an order's buffer back for the next one.
@@ -97,7 +103,8 @@ impl Agent {
         // Read again, because what follows the order is changed while it is in use.
         let (head, rest) = frame.split_at_mut(head);
         let order = read_order(head)?.0;
-        let (inline, stdin) = split(&order, rest)?;
+        order.forget.iter().for_each(|number| drop(self.kept.remove(number)));
+        let (inline, stdin) = split(&order, rest, &mut self.kept)?;
         let mut feeder = Feeder::new(stdin, order.stdin_total)?;
         self.tools.enter()?;
         let work = if order.collect.is_empty() { None } else { Some(self.tools.work(&order)?) };
@@ -105,7 +112,7 @@ impl Agent {
         let start = self.tools.cgroup.begin(&order.limits, given_back)?;
         let (streams, stdio) = Streams::new(&mut feeder, &order)?;
         let around = self.tools.surroundings(&order, work.as_ref(), stdio.each_ref().map(AsRawFd::as_raw_fd));
-        let plan = Plan::new(&order, inline, around)?;
+        let plan = Plan::new(&order, inline, &self.kept, around)?;
         let ending = {
             let tools = &self.tools;
             tools.record.reset();
@@ -353,15 +360,27 @@ fn read_order(frame: &[u8]) -> Result<(Order<'_>, &[u8]), Failed> {
 }
 
 /// The inline files and the first part of stdin, as they follow an order in its frame.
-fn split<'a>(order: &Order, mut rest: &'a mut [u8]) -> Result<(Vec<Once<'a>>, &'a [u8]), Failed> {
+fn split<'a>(order: &Order, mut rest: &'a mut [u8], kept: &mut Kept) -> Result<(Vec<Once<'a>>, &'a [u8]), Failed> {
     let mut take = |length: u64| {
         let piece = rest.split_off_mut(..usize::try_from(length).unwrap_or(usize::MAX));
         piece.ok_or(Errno::INVAL).at("read the order's files")
     };
     let mut inline = Vec::new();
     for file in &order.files {
-        if let OrderContent::Inline(length) = file.content {
-            inline.push(Once::new(take(length)?));
+        match file.content {
+            OrderContent::Inline(length) => inline.push(Once::new(take(length)?)),
+            OrderContent::Keep { number, length } => {
+                let bytes = take(length)?;
+                let mut content = Vec::with_capacity(bytes.len());
+                // Not in memory twice: the job's limit is also ours in a container.
+                let copied: Result<(), Infallible> = Once::new(bytes).read(true, |piece| {
+                    content.extend_from_slice(piece);
+                    Ok(piece.len())
+                });
+                let Ok(()) = copied;
+                kept.insert(number, content);
+            }
+            OrderContent::Kept(_) | OrderContent::Shared(_) => {}
         }
     }
     Ok((inline, take(order.stdin_inline)?))

@@ -136,6 +136,8 @@ pub struct Order<'a> {
     pub discard_output: bool,
     #[serde(borrow)]
     pub collect: Vec<&'a str>,
+    /// Kept files that no later order will name.
+    pub forget: Vec<u64>,
     pub collect_max_files: u32,
     pub collect_max_total: u64,
 }
@@ -151,6 +153,10 @@ pub struct OrderFile<'a> {
 pub enum OrderContent<'a> {
     /// This many bytes of the frame.
     Inline(u64),
+    /// The same, and the agent keeps them under this number.
+    Keep { number: u64, length: u64 },
+    /// What it was told to keep under this number.
+    Kept(u64),
     /// A file below [`Host::shared`]; there is none in a container.
     Shared(&'a str),
 }

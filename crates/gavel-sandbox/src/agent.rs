@@ -46,6 +46,7 @@ pub(crate) struct Link {
     to: File,
     from: File,
     inbox: Inbox,
+    kept: Kept,
 }
 
 /// Bytes that have arrived and are not dealt with yet: whole frames, and perhaps the beginning of one.
@@ -90,7 +91,7 @@ impl Link {
         // Nothing that the agent does or leaves undone may block us.
         fcntl_setfl(&to, OFlags::NONBLOCK).map_err(|e| Fault::new(step, e))?;
         fcntl_setfl(&from, OFlags::NONBLOCK).map_err(|e| Fault::new(step, e))?;
-        Ok(Self { child, to, from, inbox: Inbox::default() })
+        Ok(Self { child, to, from, inbox: Inbox::default(), kept: Kept::default() })
     }
 
     pub fn child(&mut self) -> &mut Child {
@@ -107,6 +108,11 @@ impl Link {
         let frame = wire::encode(wire::SETUP, setup).map_err(|e| Fault::new("write the set-up", e))?;
         self.send(&frame, deadline)?;
         self.expect(wire::READY, deadline)
+    }
+
+    /// From now on the agent keeps the larger files of orders, up to so many bytes of its memory.
+    pub fn keep_files(&mut self, limit: Bytes) {
+        self.kept.limit = usize::try_from(limit.0).unwrap_or(usize::MAX);
     }
 
     /// Waits until a container that is used again is as good as new: before every command but the first. After a
@@ -172,13 +178,15 @@ impl Link {
         let step = "write the order";
         let mut head = Vec::with_capacity(1024);
         wire::start(&mut head, wire::RUN);
-        let mut head = postcard::to_extend(&order(command), head).map_err(|e| Fault::new(step, e))?;
+        let order = order(command, &mut self.kept);
+        let mut head = postcard::to_extend(&order, head).map_err(|e| Fault::new(step, e))?;
         let inline: Vec<&[u8]> = command
             .files
             .iter()
-            .filter_map(|file| match &file.content {
-                Content::Bytes(bytes) => Some(*bytes),
-                Content::Shared(_) => None,
+            .zip(&order.files)
+            .filter_map(|(file, ordered)| match (&file.content, &ordered.content) {
+                (Content::Bytes(bytes), OrderContent::Inline(_) | OrderContent::Keep { .. }) => Some(*bytes),
+                _ => None,
             })
             .chain([inline_stdin(command.stdin)])
             .collect();
@@ -284,14 +292,15 @@ fn inline_stdin(stdin: &[u8]) -> &[u8] {
     &stdin[..stdin.len().min(wire::STDIN_INLINE)]
 }
 
-fn order<'a>(command: &'a Command) -> Order<'a> {
+fn order<'a>(command: &'a Command, kept: &mut Kept) -> Order<'a> {
     let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let (limits, scratch) = (&command.limits, &command.scratch);
     let fixed = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/box"), ("LANG", "C.UTF-8"), ("TMPDIR", "/tmp")];
     Order {
         argv: command.argv.iter().map(String::as_str).collect(),
         env: fixed.into_iter().chain(command.env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).collect(),
-        files: command.files.iter().map(order_file).collect(),
+        files: command.files.iter().map(|file| order_file(file, kept)).collect(),
+        forget: kept.forgotten(),
         stdin_total: command.stdin.len() as u64,
         stdin_inline: inline_stdin(command.stdin).len() as u64,
         limits: OrderLimits {
@@ -316,12 +325,62 @@ fn order<'a>(command: &'a Command) -> Order<'a> {
     }
 }
 
-fn order_file<'a>(file: &'a crate::InputFile) -> OrderFile<'a> {
+fn order_file<'a>(file: &'a crate::InputFile, kept: &mut Kept) -> OrderFile<'a> {
     let content = match &file.content {
-        Content::Bytes(bytes) => OrderContent::Inline(bytes.len() as u64),
+        Content::Bytes(bytes) => kept.content(bytes),
         Content::Shared(path) => OrderContent::Shared(path),
     };
     OrderFile { path: &file.path, executable: file.executable, content }
+}
+
+/// Which files the agent keeps, so that they need not be sent again: through a client and a daemon that takes
+/// longer than all the rest of a small job.
+#[derive(Default)]
+struct Kept {
+    /// Bytes of all together; 0: none are kept.
+    limit: usize,
+    /// Hash, number and length, the one that was used last at the end.
+    files: Vec<(blake3::Hash, u64, usize)>,
+    last_number: u64,
+    /// Those of the order that is being written: what it names must not go before it is read.
+    named: Vec<u64>,
+    /// Numbers that the agent has not been told to forget yet.
+    forgotten: Vec<u64>,
+}
+
+/// Files below this are sent as fast as they are looked for.
+const WORTH_KEEPING: usize = 16 << 10;
+
+impl Kept {
+    fn content(&mut self, bytes: &[u8]) -> OrderContent<'static> {
+        let length = bytes.len();
+        if length < WORTH_KEEPING || length > self.limit {
+            return OrderContent::Inline(length as u64);
+        }
+        let hash = blake3::hash(bytes);
+        if let Some(at) = self.files.iter().position(|(known, ..)| *known == hash) {
+            let file = self.files.remove(at);
+            self.files.push(file);
+            self.named.push(file.1);
+            return OrderContent::Kept(file.1);
+        }
+        while self.files.iter().map(|(.., length)| length).sum::<usize>() + length > self.limit {
+            let Some(at) = self.files.iter().position(|(_, number, _)| !self.named.contains(number)) else {
+                return OrderContent::Inline(length as u64);
+            };
+            self.forgotten.push(self.files.remove(at).1);
+        }
+        self.last_number += 1;
+        self.named.push(self.last_number);
+        self.files.push((hash, self.last_number, length));
+        OrderContent::Keep { number: self.last_number, length: length as u64 }
+    }
+
+    /// Ends an order.
+    fn forgotten(&mut self) -> Vec<u64> {
+        self.named.clear();
+        std::mem::take(&mut self.forgotten)
+    }
 }
 
 /// The part of stdin that did not fit into the order: sent piece by piece as the job takes it.
@@ -450,5 +509,53 @@ impl<'a> Collected<'a> {
             files: self.files,
             files_left_out: report.left_out,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an agent would have after each order, told by the contents of its files.
+    fn order(kept: &mut Kept, agent: &mut Vec<u64>, files: &[&[u8]]) -> Vec<&'static str> {
+        let contents: Vec<_> = files.iter().map(|file| kept.content(file)).collect();
+        let forgotten = kept.forgotten();
+        agent.retain(|number| !forgotten.contains(number));
+        let said = contents.into_iter().map(|content| match content {
+            OrderContent::Inline(_) => "inline",
+            OrderContent::Keep { number, .. } => {
+                agent.push(number);
+                "keep"
+            }
+            OrderContent::Kept(number) => {
+                assert!(agent.contains(&number), "{number} was forgotten");
+                "kept"
+            }
+            OrderContent::Shared(_) => "shared",
+        });
+        said.collect()
+    }
+
+    #[test]
+    fn files_are_sent_once_while_there_is_room_for_them() {
+        let [a, b, c, huge, small] =
+            [(1u8, 20), (2, 20), (3, 20), (4, 60), (5, 1)].map(|(byte, kib)| vec![byte; kib << 10]);
+        let mut kept = Kept { limit: 50 << 10, ..Kept::default() };
+        let mut agent = Vec::new();
+        let orders: [(&[&[u8]], &[&str]); 6] = [
+            (&[&a, &small, &huge], &["keep", "inline", "inline"]),
+            (&[&a, &b], &["kept", "keep"]),
+            (&[&b, &a], &["kept", "kept"]),
+            (&[&c], &["keep"]),
+            // The one that was used least lately went; and one that this order names stays.
+            (&[&a, &b], &["kept", "keep"]),
+            (&[&a, &b, &c], &["kept", "kept", "inline"]),
+        ];
+        for (files, wanted) in orders {
+            assert_eq!(order(&mut kept, &mut agent, files), wanted);
+            assert!(agent.len() <= 2);
+        }
+        let mut none = Kept::default();
+        assert_eq!(order(&mut none, &mut agent, &[&a, &a]), ["inline", "inline"]);
     }
 }

@@ -10,6 +10,7 @@ use crate::Fault;
 use crate::agent::Link;
 use crate::seccomp::{self, Filters};
 use gavel_agent::wire::{Container as Inside, Place, Setup};
+use gavel_core::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
@@ -34,6 +35,10 @@ pub const SLOTS: u32 = 400;
 
 /// How long a container may take until its agent takes commands. A third of a second is usual.
 const START: Duration = Duration::from_secs(30);
+
+/// What the agent of a container keeps of compiled programs. Together with the agent itself and the largest
+/// order that it keeps room for it fits into [`super::OVERHEAD`].
+const KEPT: Bytes = Bytes::mib(2);
 
 /// How long a client may take to say why it failed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -113,6 +118,9 @@ impl Maker {
         let child = self.cli.start_with(&argv, said.for_client()?).map_err(unmade)?;
         let link = Link::new(child).map_err(passing)?;
         let mut container = Container { name, link, commands: 0, born: Instant::now() };
+        if self.reuse {
+            container.link.keep_files(KEPT);
+        }
         let greeted = container.link.greet(&self.setup(slot), START);
         let Err(fault) = greeted else { return Ok(container) };
         // Perhaps somebody removed the volume, and the daemon made an empty one in its place.
