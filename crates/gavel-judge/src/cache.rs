@@ -58,8 +58,9 @@ impl Key {
 pub struct StoredFile {
     pub path: String,
     pub executable: bool,
-    size: u64,
-    hash: String,
+    pub size: u64,
+    /// BLAKE3 of its content, in hexadecimal digits.
+    pub hash: String,
     /// Its name in the entry's directory.
     number: usize,
 }
@@ -85,10 +86,16 @@ impl Entry {
         format!("{}/{}", self.directory, file.number)
     }
 
+    /// Where a file lies.
+    pub fn path(&self, file: &StoredFile) -> PathBuf {
+        self.root.join(self.shared_path(file))
+    }
+
     /// Path, content and executability of every file.
+    #[cfg(test)]
     pub fn read_all(&self) -> io::Result<Vec<(String, Vec<u8>, bool)>> {
         let read = |file: &StoredFile| {
-            let content = fs::read(self.root.join(self.shared_path(file)))?;
+            let content = fs::read(self.path(file))?;
             Ok((file.path.clone(), content, file.executable))
         };
         self.files.iter().map(read).collect()
@@ -100,7 +107,7 @@ impl Entry {
             return Ok(());
         }
         for file in &self.files {
-            let content = fs::read(self.root.join(self.shared_path(file)))?;
+            let content = fs::read(self.path(file))?;
             if content.len() as u64 != file.size || blake3::hash(&content).to_hex().as_str() != file.hash {
                 return Err(damaged(format!("file {} of {}", file.number, self.directory)));
             }

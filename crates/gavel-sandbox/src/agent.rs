@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_setfl, memfd_create};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -112,7 +113,7 @@ impl Link {
 
     /// From now on the agent keeps the larger files of orders, up to so many bytes of its memory.
     pub fn keep_files(&mut self, limit: Bytes) {
-        self.kept.limit = usize::try_from(limit.0).unwrap_or(usize::MAX);
+        self.kept.limit = limit.0;
     }
 
     /// Waits until a container that is used again is as good as new: before every command but the first. After a
@@ -180,16 +181,13 @@ impl Link {
         wire::start(&mut head, wire::RUN);
         let order = order(command, &mut self.kept);
         let mut head = postcard::to_extend(&order, head).map_err(|e| Fault::new(step, e))?;
-        let inline: Vec<&[u8]> = command
-            .files
-            .iter()
-            .zip(&order.files)
-            .filter_map(|(file, ordered)| match (&file.content, &ordered.content) {
-                (Content::Bytes(bytes), OrderContent::Inline(_) | OrderContent::Keep { .. }) => Some(*bytes),
-                _ => None,
-            })
-            .chain([inline_stdin(command.stdin)])
-            .collect();
+        let mut inline = Vec::with_capacity(command.files.len() + 1);
+        for (file, ordered) in command.files.iter().zip(&order.files) {
+            if let OrderContent::Inline(_) | OrderContent::Keep { .. } = ordered.content {
+                inline.push(bytes_of(&file.content)?);
+            }
+        }
+        inline.push(Cow::Borrowed(inline_stdin(command.stdin)));
         let bulk: usize = inline.iter().map(|bytes| bytes.len()).sum();
         let length = head.len() - HEADER + bulk;
         if length > wire::MAX_BODY {
@@ -327,10 +325,26 @@ fn order<'a>(command: &'a Command, kept: &mut Kept) -> Order<'a> {
 
 fn order_file<'a>(file: &'a crate::InputFile, kept: &mut Kept) -> OrderFile<'a> {
     let content = match &file.content {
-        Content::Bytes(bytes) => kept.content(bytes),
+        Content::Bytes(bytes) => OrderContent::Inline(bytes.len() as u64),
+        Content::Stored { hash, size, .. } => kept.content(hash, *size),
         Content::Shared(path) => OrderContent::Shared(path),
     };
     OrderFile { path: &file.path, executable: file.executable, content }
+}
+
+fn bytes_of<'a>(content: &Content<'a>) -> Result<Cow<'a, [u8]>, Fault> {
+    let step = "read a stored file";
+    match content {
+        Content::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+        Content::Stored { path, size, .. } => {
+            let bytes = std::fs::read(path).map_err(|e| Fault::new(step, e))?;
+            if bytes.len() as u64 != *size {
+                return Err(Fault::new(step, "it has another size"));
+            }
+            Ok(Cow::Owned(bytes))
+        }
+        Content::Shared(_) => Err(Fault::new(step, "it is shared")),
+    }
 }
 
 /// Which files the agent keeps, so that they need not be sent again: through a client and a daemon that takes
@@ -338,9 +352,9 @@ fn order_file<'a>(file: &'a crate::InputFile, kept: &mut Kept) -> OrderFile<'a> 
 #[derive(Default)]
 struct Kept {
     /// Bytes of all together; 0: none are kept.
-    limit: usize,
+    limit: u64,
     /// Hash, number and length, the one that was used last at the end.
-    files: Vec<(blake3::Hash, u64, usize)>,
+    files: Vec<(String, u64, u64)>,
     last_number: u64,
     /// Those of the order that is being written: what it names must not go before it is read.
     named: Vec<u64>,
@@ -349,31 +363,30 @@ struct Kept {
 }
 
 /// Files below this are sent as fast as they are looked for.
-const WORTH_KEEPING: usize = 16 << 10;
+const WORTH_KEEPING: u64 = 16 << 10;
 
 impl Kept {
-    fn content(&mut self, bytes: &[u8]) -> OrderContent<'static> {
-        let length = bytes.len();
+    fn content(&mut self, hash: &str, length: u64) -> OrderContent<'static> {
         if length < WORTH_KEEPING || length > self.limit {
-            return OrderContent::Inline(length as u64);
+            return OrderContent::Inline(length);
         }
-        let hash = blake3::hash(bytes);
         if let Some(at) = self.files.iter().position(|(known, ..)| *known == hash) {
             let file = self.files.remove(at);
+            let number = file.1;
             self.files.push(file);
-            self.named.push(file.1);
-            return OrderContent::Kept(file.1);
+            self.named.push(number);
+            return OrderContent::Kept(number);
         }
-        while self.files.iter().map(|(.., length)| length).sum::<usize>() + length > self.limit {
+        while self.files.iter().map(|(.., length)| length).sum::<u64>() + length > self.limit {
             let Some(at) = self.files.iter().position(|(_, number, _)| !self.named.contains(number)) else {
-                return OrderContent::Inline(length as u64);
+                return OrderContent::Inline(length);
             };
             self.forgotten.push(self.files.remove(at).1);
         }
         self.last_number += 1;
         self.named.push(self.last_number);
-        self.files.push((hash, self.last_number, length));
-        OrderContent::Keep { number: self.last_number, length: length as u64 }
+        self.files.push((hash.to_owned(), self.last_number, length));
+        OrderContent::Keep { number: self.last_number, length }
     }
 
     /// Ends an order.
@@ -517,8 +530,8 @@ mod tests {
     use super::*;
 
     /// What an agent would have after each order, told by the contents of its files.
-    fn order(kept: &mut Kept, agent: &mut Vec<u64>, files: &[&[u8]]) -> Vec<&'static str> {
-        let contents: Vec<_> = files.iter().map(|file| kept.content(file)).collect();
+    fn order(kept: &mut Kept, agent: &mut Vec<u64>, files: &[(&str, u64)]) -> Vec<&'static str> {
+        let contents: Vec<_> = files.iter().map(|(hash, kib)| kept.content(hash, kib << 10)).collect();
         let forgotten = kept.forgotten();
         agent.retain(|number| !forgotten.contains(number));
         let said = contents.into_iter().map(|content| match content {
@@ -538,24 +551,24 @@ mod tests {
 
     #[test]
     fn files_are_sent_once_while_there_is_room_for_them() {
-        let [a, b, c, huge, small] =
-            [(1u8, 20), (2, 20), (3, 20), (4, 60), (5, 1)].map(|(byte, kib)| vec![byte; kib << 10]);
+        let [a, b, c, huge, small] = [("a", 20), ("b", 20), ("c", 20), ("huge", 60), ("small", 1)];
         let mut kept = Kept { limit: 50 << 10, ..Kept::default() };
         let mut agent = Vec::new();
-        let orders: [(&[&[u8]], &[&str]); 6] = [
-            (&[&a, &small, &huge], &["keep", "inline", "inline"]),
-            (&[&a, &b], &["kept", "keep"]),
-            (&[&b, &a], &["kept", "kept"]),
-            (&[&c], &["keep"]),
+        type Files<'a> = &'a [(&'a str, u64)];
+        let orders: [(Files, &[&str]); 6] = [
+            (&[a, small, huge], &["keep", "inline", "inline"]),
+            (&[a, b], &["kept", "keep"]),
+            (&[b, a], &["kept", "kept"]),
+            (&[c], &["keep"]),
             // The one that was used least lately went; and one that this order names stays.
-            (&[&a, &b], &["kept", "keep"]),
-            (&[&a, &b, &c], &["kept", "kept", "inline"]),
+            (&[a, b], &["kept", "keep"]),
+            (&[a, b, c], &["kept", "kept", "inline"]),
         ];
         for (files, wanted) in orders {
             assert_eq!(order(&mut kept, &mut agent, files), wanted);
             assert!(agent.len() <= 2);
         }
         let mut none = Kept::default();
-        assert_eq!(order(&mut none, &mut agent, &[&a, &a]), ["inline", "inline"]);
+        assert_eq!(order(&mut none, &mut agent, &[a, a]), ["inline", "inline"]);
     }
 }

@@ -5,7 +5,7 @@
 
 use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Facts, Limits};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod agent;
 pub mod both;
@@ -58,6 +58,13 @@ pub struct InputFile<'a> {
 #[derive(Debug, Clone)]
 pub enum Content<'a> {
     Bytes(&'a [u8]),
+    /// A file that nobody writes to any more, with the BLAKE3 hash and the size of what is in it. Where a
+    /// sandbox has that content already, nobody reads it again.
+    Stored {
+        path: PathBuf,
+        hash: &'a str,
+        size: u64,
+    },
     /// A file below the backend's shared directory, by its path relative to it. Nobody writes to it any
     /// more, and a native sandbox maps it instead of copying it.
     Shared(String),

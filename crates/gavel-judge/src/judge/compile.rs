@@ -24,8 +24,6 @@ pub enum Built {
 /// What the run step starts.
 pub struct Program {
     pub entry: Arc<Entry>,
-    /// Path, content, executable: only where the sandbox cannot share files.
-    pub contents: Vec<(String, Vec<u8>, bool)>,
     pub compile_time: Duration,
     pub cached: bool,
 }
@@ -71,10 +69,9 @@ pub fn build(
     on_output: OnOutput,
 ) -> Result<Built, Fault> {
     let argv = compile.argv(&job.compiler_options);
-    let image = language.image.as_deref();
     let key = key(language, compile, &argv, job, cache);
     let lookup = match cache.look_up(&key) {
-        Found::Entry(entry) => return program(sandbox, image, entry, Duration::ZERO, true, on_output),
+        Found::Entry(entry) => return Ok(program(entry, Duration::ZERO, true, on_output)),
         Found::Missing(lookup) => lookup,
     };
     let facts = run_compiler(sandbox, language, compile, argv, job, cancel, on_output)?;
@@ -86,30 +83,18 @@ pub fn build(
         return Ok(Built::Refused(Refusal { finding, evidence, output: facts.stdout, compile_time: facts.cpu }));
     }
     let entry = keep(lookup, facts.stdout, facts.files)?;
-    program(sandbox, image, entry, facts.cpu, false, &mut |_, _| {})
+    Ok(program(entry, facts.cpu, false, &mut |_, _| {}))
 }
 
 fn keep(lookup: Lookup, output: Vec<u8>, files: Vec<CollectedFile>) -> Result<Arc<Entry>, Fault> {
     lookup.store(output, files).map_err(|e| Fault::new("keep the compiled program", e))
 }
 
-fn program(
-    sandbox: &dyn Sandbox,
-    image: Option<&str>,
-    entry: Arc<Entry>,
-    compile_time: Duration,
-    cached: bool,
-    on_output: OnOutput,
-) -> Result<Built, Fault> {
+fn program(entry: Arc<Entry>, compile_time: Duration, cached: bool, on_output: OnOutput) -> Built {
     if cached && !entry.output.is_empty() {
         on_output(Stream::CompileOutput, &entry.output);
     }
-    let contents = if sandbox.shares_files(image) {
-        Vec::new()
-    } else {
-        entry.read_all().map_err(|e| Fault::new("read the compiled program", e))?
-    };
-    Ok(Built::Program(Program { entry, contents, compile_time, cached }))
+    Built::Program(Program { entry, compile_time, cached })
 }
 
 /// Everything that can change what comes out, and nothing else.

@@ -3,11 +3,12 @@
 mod compile;
 mod run;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, StoredFile};
 use compile::Built;
 use gavel_core::{Job, Language, Outcome};
 use gavel_sandbox::{Cancel, Content, Fault, InputFile, Sandbox};
 use gavel_store::Stream;
+use std::path::PathBuf;
 
 /// Receives output while the job runs. Called on the sandbox's thread.
 pub type OnOutput<'a> = &'a mut dyn FnMut(Stream, &[u8]);
@@ -42,11 +43,7 @@ pub fn judge(
             let mut files = if sandbox.shares_files(language.image.as_deref()) {
                 artifacts.map(|file| shared(&file.path, &program.entry.shared_path(file), file.executable)).collect()
             } else {
-                program
-                    .contents
-                    .iter()
-                    .map(|(path, content, executable)| input(path, content, *executable))
-                    .collect::<Vec<_>>()
+                artifacts.map(|file| stored(file, program.entry.path(file))).collect::<Vec<_>>()
             };
             // What the compiler made stands where the client's file of that name was.
             files.extend(own_files(job).filter(|own| program.entry.files.iter().all(|file| file.path != own.path)));
@@ -66,6 +63,11 @@ fn own_files(job: &Job) -> impl Iterator<Item = InputFile<'_>> {
 
 fn input<'a>(path: &str, content: &'a [u8], executable: bool) -> InputFile<'a> {
     InputFile { path: path.to_owned(), executable, content: Content::Bytes(content) }
+}
+
+fn stored(file: &StoredFile, path: PathBuf) -> InputFile<'_> {
+    let content = Content::Stored { path, hash: &file.hash, size: file.size };
+    InputFile { path: file.path.clone(), executable: file.executable, content }
 }
 
 fn shared(path: &str, from: &str, executable: bool) -> InputFile<'static> {

@@ -86,7 +86,11 @@ impl Plan<'_> {
         }
         if !recipe.network {
             argv.pair("--network", "none");
+            // A port of the last job would be kept from the next one for a minute.
+            argv.pair("--sysctl", "net.ipv4.tcp_max_tw_buckets=0");
         }
+        // The agent has nothing to put in order when the daemon asks it to end.
+        argv.all(["--stop-timeout", "1"]);
         argv.all(["--read-only", "--user", "0:0", "--workdir", "/", "--hostname", "box", "--no-healthcheck"]);
         // The agent starts jobs as another user and kills them, and that is all it may do.
         argv.all(["--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID", "--cap-add", "KILL"]);
@@ -176,7 +180,7 @@ mod tests {
         let expected = [
             "run --interactive --rm --pull never --name gavel-here-3fa2-1",
             "--label gavel.node=here --label gavel.instance=3fa2",
-            "--network none --read-only --user 0:0 --workdir / --hostname box --no-healthcheck",
+            "--network none --sysctl net.ipv4.tcp_max_tw_buckets=0 --stop-timeout 1 --read-only --user 0:0 --workdir / --hostname box --no-healthcheck",
             "--cap-drop ALL --cap-add SETUID --cap-add SETGID --cap-add KILL",
             "--security-opt no-new-privileges --security-opt seccomp=/proc/7/fd/9",
             "--ipc private --cgroupns private",
@@ -204,7 +208,8 @@ mod tests {
         let (closed, mut open) = (recipe(), recipe());
         open.network = true;
         let (more, less) = difference(&plan(&closed), &plan(&open));
-        assert_eq!((more, less), (vec!["--network".to_owned()], vec![]));
+        let closed = ["--network", "--sysctl", "net.ipv4.tcp_max_tw_buckets=0"].map(str::to_owned).to_vec();
+        assert_eq!((more, less), (closed, vec![]));
     }
 
     #[test]
