@@ -5,6 +5,7 @@ use crate::exit::{self, ExitCode, coded};
 use anyhow::Result;
 use clap::builder::ValueHint;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// An online judge and code-execution server.
@@ -186,6 +187,12 @@ pub struct Bench {
 pub fn parse() -> Result<(Cli, Sources)> {
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    // Of those before the command and those behind it only the latter would count.
+    let is_set = |arg: &OsString| arg == "--set" || arg.to_string_lossy().starts_with("--set=");
+    let typed = std::env::args_os().take_while(|arg| arg != "--").filter(is_set).count();
+    if typed != cli.common.set.len() {
+        return Err(coded(ExitCode::Usage, "--set stands before and behind the command: write all behind it"));
+    }
     let sources = sources(&cli.common, &matches)?;
     Ok((cli, sources))
 }

@@ -78,9 +78,12 @@ fn a_server_removes_what_a_dead_one_left_and_nothing_else() {
 
 /// `name=value` of each label of one of our containers, once there is one.
 fn labels_of_a_container(daemon: &Daemon) -> Vec<String> {
-    let name = eventually("a container runs", || daemon.running_containers().pop());
-    let shown = daemon.lines(&["inspect", "--format", "{{json .Config.Labels}}", &name]);
-    let labels: BTreeMap<String, String> = serde_json::from_str(&shown.concat()).expect("labels");
+    let labels = eventually("a container runs", || {
+        let name = daemon.running_containers().pop()?;
+        // It may be gone by now, and the next one be there.
+        let shown = daemon.lines_if_it_answers(&["inspect", "--format", "{{json .Config.Labels}}", &name]);
+        serde_json::from_str::<BTreeMap<String, String>>(&shown.concat()).ok()
+    });
     labels.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
