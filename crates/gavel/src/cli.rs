@@ -186,15 +186,30 @@ pub struct Bench {
 /// What was typed: the commands, and what it says about the configuration.
 pub fn parse() -> Result<(Cli, Sources)> {
     let matches = command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    // Of those before the command and those behind it only the latter would count.
-    let is_set = |arg: &OsString| arg == "--set" || arg.to_string_lossy().starts_with("--set=");
-    let typed = std::env::args_os().take_while(|arg| arg != "--").filter(is_set).count();
-    if typed != cli.common.set.len() {
-        return Err(coded(ExitCode::Usage, "--set stands before and behind the command: write all behind it"));
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    // Of those before the command and those behind it the parser keeps only the latter.
+    let typed = typed_settings(std::env::args_os().skip(1));
+    if typed.len() > cli.common.set.len() {
+        cli.common.set = typed;
     }
     let sources = sources(&cli.common, &matches)?;
     Ok((cli, sources))
+}
+
+/// The value of each `--set`, wherever it stands; what follows `--` is the job's.
+fn typed_settings(args: impl Iterator<Item = OsString>) -> Vec<String> {
+    let mut args = args.take_while(|arg| arg != "--").map(|arg| arg.to_string_lossy().into_owned());
+    let mut settings = Vec::new();
+    while let Some(arg) = args.next() {
+        match arg.strip_prefix("--set=") {
+            Some(setting) => settings.push(setting.to_owned()),
+            None if arg == "--set" => settings.extend(args.next()),
+            // Its value may look like anything.
+            None if arg == "--arg" => drop(args.next()),
+            None => {}
+        }
+    }
+    settings
 }
 
 /// The derived command line and the short flags of the configuration's table.
@@ -255,6 +270,12 @@ fn file(common: &Common) -> Result<Option<(PathBuf, String)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_count_on_both_sides_of_a_command() {
+        let args = ["--set", "a=1", "run", "--set=b=2", "--arg", "--set", "--set", "c=3", "x.c", "--", "--set", "d=4"];
+        assert_eq!(typed_settings(args.iter().map(OsString::from)), ["a=1", "b=2", "c=3"]);
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
