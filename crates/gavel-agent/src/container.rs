@@ -7,14 +7,20 @@
 //!
 //! The agent is root with three capabilities: to change users, and to signal them. It has no rights over
 //! other people's files, so it touches a job's files as the job's user.
+//!
+//! One thing may stay from one command to the next: a compiled program that the next one brings as well. It
+//! is root's, in a directory of root's where everybody can remove only what is their own, and looked at
+//! again with everything else: so no job can change it. A command that does not bring it never sees it.
 
 use crate::counters::Counters;
 use crate::failed::{At, Failed};
+use crate::jail;
+use crate::supervise::Kept;
 use crate::sys;
-use gavel_agent::wire;
+use gavel_agent::wire::{self, Order, OrderContent, OrderFile};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, StatVfsMountFlags, chmod, chmodat, fstat, fstatvfs, open, openat, stat,
-    statvfs, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, StatVfsMountFlags, chmod, chmodat, fstat, fstatvfs, open, openat, stat,
+    statat, statvfs, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
@@ -48,13 +54,23 @@ pub struct Container {
     users: u32,
     /// A command has run since the container was made or cleaned.
     used: bool,
+    /// What is in /box between commands.
+    staged: Vec<Staged>,
+}
+
+/// A kept file that lies in /box already.
+struct Staged {
+    number: u64,
+    name: CString,
+    executable: bool,
+    was: Stat,
 }
 
 struct Scratch {
     path: &'static str,
     dir: OwnedFd,
-    /// Inodes and blocks in use while it is empty.
-    empty: (u64, u64),
+    /// Inodes and blocks in use between commands.
+    idle: (u64, u64),
 }
 
 /// What the processes used that nobody else waited for.
@@ -89,7 +105,8 @@ impl Container {
             return Err(Errno::INVAL).at("find a user for the jobs");
         }
         let scratch = [work?, tmp?, shm?];
-        Ok((Self { scratch, reuse: plan.reuse, user: 0, users: plan.uids, used: false }, counters))
+        let container = Self { scratch, reuse: plan.reuse, user: 0, users: plan.uids, used: false, staged: Vec::new() };
+        Ok((container, counters))
     }
 
     /// The working directory, to read what a command has left there.
@@ -98,19 +115,60 @@ impl Container {
     }
 
     /// A command is about to run.
-    pub fn take(&mut self) -> Result<(), Failed> {
+    pub fn take(&mut self, order: &Order, kept: &Kept) -> Result<(), Failed> {
         if std::mem::replace(&mut self.used, true) {
             return Err(Errno::PROTO).at("run a command in a container that is not clean");
         }
+        if self.reuse { self.stage(order, kept) } else { Ok(()) }
+    }
+
+    /// Puts the programs of an order that are kept anyway into /box, where they stay for the next one that
+    /// brings the same; the others go. Whatever else is brought comes later, and as the job's own.
+    fn stage(&mut self, order: &Order, kept: &Kept) -> Result<(), Failed> {
+        let staged = self.staged.len();
+        let mut gone = Ok(());
+        self.staged.retain(|staged| {
+            let wanted = order.files.iter().any(|file| staged.is(file));
+            if !wanted && gone.is_ok() {
+                gone = unlinkat(&self.scratch[0].dir, &*staged.name, AtFlags::empty()).at("remove a program from /box");
+            }
+            wanted
+        });
+        gone?;
+        let mut changed = self.staged.len() != staged;
+        for file in &order.files {
+            let (OrderContent::Keep { number, .. } | OrderContent::Kept(number)) = file.content else { continue };
+            // Directories are the job's.
+            if file.path.contains('/') || self.stages(file) {
+                continue;
+            }
+            let content = kept.get(&number).ok_or(Errno::PROTO).at("find a kept file")?;
+            let name = CString::new(file.path).map_err(|_| Errno::INVAL).at("read a path")?;
+            let target = jail::create(&self.scratch[0].dir, &name, if file.executable { 0o555 } else { 0o444 })?;
+            jail::write_all(&target, content)?;
+            let was = fstat(&target).at("look at a program in /box")?;
+            self.staged.push(Staged { number, name, executable: file.executable, was });
+            changed = true;
+        }
+        if changed {
+            let work = &mut self.scratch[0];
+            work.idle = used(&work.dir).at("look at /box")?;
+        }
         Ok(())
+    }
+
+    /// Is this file of an order in /box already?
+    pub fn stages(&self, file: &OrderFile) -> bool {
+        self.staged.iter().any(|staged| staged.is(file))
     }
 
     /// Removes every trace of the last command, whose user this was. Returns the way to the next one's.
     pub fn clean(&mut self, uid: u32, gid: u32) -> Result<i32, Failed> {
         kill_the_rest()?;
         let mut patience = Patience { until: Instant::now() + EMPTYING, entries: ENTRIES };
-        for scratch in &self.scratch {
-            as_user(uid, gid, || empty(scratch.dir.as_fd(), &mut patience))
+        let staged: Vec<&CStr> = self.staged.iter().map(|staged| &*staged.name).collect();
+        for (scratch, own) in self.scratch.iter().zip([&*staged, &[], &[]]) {
+            as_user(uid, gid, || empty(scratch.dir.as_fd(), own, &mut patience))
                 .map_err(|failed| Failed { step: format!("{} in {}", failed.step, scratch.path).into(), ..failed })?;
         }
         self.verify()?;
@@ -127,8 +185,12 @@ impl Container {
         if sys::signal_all_others(0).at("look for processes")? {
             return Err(Errno::BUSY).at("see that no process is left");
         }
-        for scratch in &self.scratch {
-            scratch.verify()?;
+        for staged in &self.staged {
+            staged.verify(&self.scratch[0].dir)?;
+        }
+        let staged: Vec<&CStr> = self.staged.iter().map(|staged| &*staged.name).collect();
+        for (scratch, own) in self.scratch.iter().zip([&*staged, &[], &[]]) {
+            scratch.verify(own)?;
         }
         if sys::ipc_objects().at("count what is left of IPC")? != 0 {
             return Err(Errno::BUSY).at("see that no System V object is left");
@@ -146,6 +208,26 @@ impl Container {
     }
 }
 
+impl Staged {
+    fn is(&self, file: &OrderFile) -> bool {
+        let (OrderContent::Keep { number, .. } | OrderContent::Kept(number)) = file.content else { return false };
+        number == self.number && file.path.as_bytes() == self.name.to_bytes() && file.executable == self.executable
+    }
+
+    fn verify(&self, work: &OwnedFd) -> Result<(), Failed> {
+        let found = statat(work, &*self.name, AtFlags::SYMLINK_NOFOLLOW).at("look at a program in /box")?;
+        if is_unchanged(&self.was, &found) { Ok(()) } else { Err(Errno::PERM).at("see that a program is as it was") }
+    }
+}
+
+/// Nothing was done to a file but reading it. The clock of its times stands still for some milliseconds, so
+/// that they alone do not tell.
+fn is_unchanged(was: &Stat, is: &Stat) -> bool {
+    let ids = |file: &Stat| (file.st_ino, file.st_mode, file.st_uid, file.st_gid, file.st_nlink, file.st_size);
+    let times = |file: &Stat| (file.st_mtime, file.st_mtime_nsec, file.st_ctime, file.st_ctime_nsec);
+    ids(was) == ids(is) && times(was) == times(is)
+}
+
 impl Scratch {
     fn open(path: &'static str) -> Result<Self, Failed> {
         let found = stat(path).at(format!("look at {path}"))?;
@@ -158,21 +240,21 @@ impl Scratch {
         if !holds_nothing_but(&[], dir.as_fd())? {
             return Err(Errno::NOTEMPTY).at(format!("see that {path} is empty"));
         }
-        let empty = used(&dir).at(format!("look at {path}"))?;
-        Ok(Self { path, dir, empty })
+        let idle = used(&dir).at(format!("look at {path}"))?;
+        Ok(Self { path, dir, idle })
     }
 
-    fn verify(&self) -> Result<(), Failed> {
+    fn verify(&self, own: &[&CStr]) -> Result<(), Failed> {
         let path = self.path;
         let found = fstat(&self.dir).at(format!("look at {path}"))?;
         if found.st_mode & 0o7777 != OPEN_TO_ALL || found.st_uid != 0 {
             return Err(Errno::PERM).at(format!("see that {path} is as it was"));
         }
-        if !holds_nothing_but(&[], self.dir.as_fd())? {
+        if !holds_nothing_but(own, self.dir.as_fd())? {
             return Err(Errno::NOTEMPTY).at(format!("see that nothing is left in {path}"));
         }
         let until = Instant::now() + SETTLING;
-        while used(&self.dir).at(format!("look at {path}"))? != self.empty {
+        while used(&self.dir).at(format!("look at {path}"))? != self.idle {
             if Instant::now() > until {
                 return Err(Errno::BUSY).at(format!("see that no nameless file is left in {path}"));
             }
@@ -264,10 +346,10 @@ impl Patience {
     }
 }
 
-/// Removes everything below a directory. A tree may be deeper than a path can be long and than any stack: so
+/// Removes everything below a directory but these entries of it. A tree may be deeper than a path can be long and than any stack: so
 /// one directory is open at a time, and the way back is "..". Nothing of the job is alive, so that nothing
 /// is moved or replaced meanwhile.
-fn empty(top: BorrowedFd, patience: &mut Patience) -> Result<(), Failed> {
+fn empty(top: BorrowedFd, own: &[&CStr], patience: &mut Patience) -> Result<(), Failed> {
     let open = |at: BorrowedFd, name: &CStr| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(at, name, flags, Mode::empty()).at("open a directory")
@@ -275,7 +357,8 @@ fn empty(top: BorrowedFd, patience: &mut Patience) -> Result<(), Failed> {
     let mut current = open(top, c".")?;
     let mut depth = 0u32;
     loop {
-        match remove_entries(current.as_fd(), patience)? {
+        let own = if depth == 0 { own } else { &[] };
+        match remove_entries(current.as_fd(), own, patience)? {
             Removed::All if depth == 0 => return Ok(()),
             // It is empty now, and goes with the next look at its parent.
             Removed::All => {
@@ -299,14 +382,14 @@ enum Removed {
     AllBut(CString),
 }
 
-fn remove_entries(dir: BorrowedFd, patience: &mut Patience) -> Result<Removed, Failed> {
+fn remove_entries(dir: BorrowedFd, own: &[&CStr], patience: &mut Patience) -> Result<Removed, Failed> {
     // What is removed while it is read may hide something else from this reading.
     loop {
         let mut found = false;
         for entry in Dir::read_from(dir).at("read a directory")? {
             let entry = entry.at("read a directory")?;
             let name = entry.file_name();
-            if name == c"." || name == c".." {
+            if name == c"." || name == c".." || own.contains(&name) {
                 continue;
             }
             found = true;
@@ -378,9 +461,14 @@ mod tests {
         }
         let dir = open(&top, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let mut few = Patience { until: Instant::now() + EMPTYING, entries: 10 };
-        assert_eq!(empty(dir.as_fd(), &mut few).unwrap_err().errno, Errno::OVERFLOW);
+        assert_eq!(empty(dir.as_fd(), &[], &mut few).unwrap_err().errno, Errno::OVERFLOW);
         let mut patience = Patience { until: Instant::now() + EMPTYING, entries: ENTRIES };
-        empty(dir.as_fd(), &mut patience).unwrap();
+        fs::write(top.join("program"), "x").unwrap();
+        fs::create_dir(top.join("below")).unwrap();
+        fs::write(top.join("below/program"), "x").unwrap();
+        empty(dir.as_fd(), &[c"program"], &mut patience).unwrap();
+        assert!(holds_nothing_but(&[c"program"], dir.as_fd()).unwrap());
+        empty(dir.as_fd(), &[], &mut patience).unwrap();
         assert!(holds_nothing_but(&[], dir.as_fd()).unwrap());
         fs::remove_dir(&top).unwrap();
         assert_eq!(fs::read(outside.join("kept")).unwrap(), b"x");

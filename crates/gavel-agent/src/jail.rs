@@ -13,10 +13,12 @@
 //! in [`init`] and below allocates: the agent prepares everything in a [`Plan`], and every failure is
 //! named by a text that is there from the start.
 
+use crate::container::Container;
 use crate::failed::{At, Failed};
 use crate::root::{PROC_DATA, tmpfs_data};
+use crate::supervise::Kept;
 use crate::sys;
-use gavel_agent::wire::{Order, OrderContent, OrderLimits};
+use gavel_agent::wire::{Order, OrderContent, OrderFile, OrderLimits};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
@@ -28,7 +30,6 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::SeqCst};
@@ -56,8 +57,24 @@ pub struct Surroundings<'a> {
     /// An ordinary user's process that hides itself may not change its own score any more; there the
     /// agent has the highest one itself, and everything inherits it.
     pub score_is_set: bool,
-    /// What each command gets of its own; nothing in a container.
-    pub enclosure: Option<Enclosure<'a>>,
+    pub walls: Walls<'a>,
+}
+
+/// Where a command runs.
+pub enum Walls<'a> {
+    /// In what the init builds for it.
+    Own(Enclosure<'a>),
+    /// In what is there for all commands.
+    Container(&'a Container),
+}
+
+impl Surroundings<'_> {
+    fn enclosure(&self) -> Option<&Enclosure<'_>> {
+        match &self.walls {
+            Walls::Own(enclosure) => Some(enclosure),
+            Walls::Container(_) => None,
+        }
+    }
 }
 
 /// What the init builds around itself in its new namespaces.
@@ -91,12 +108,13 @@ impl<'a> Plan<'a> {
     pub fn new(
         order: &Order<'a>,
         inline: Vec<sys::Once<'a>>,
-        kept: &'a BTreeMap<u64, Vec<u8>>,
+        kept: &'a Kept,
         around: Surroundings<'a>,
     ) -> Result<Self, Failed> {
         let path = *order.argv.first().ok_or(Errno::INVAL).at("find the program")?;
         let mut inline = inline.into_iter();
-        let files = order.files.iter().map(|file| {
+        let is_there = |file: &&OrderFile| matches!(around.walls, Walls::Container(place) if place.stages(file));
+        let files = order.files.iter().filter(|file| !is_there(file)).map(|file| {
             let content = match file.content {
                 OrderContent::Inline(_) => {
                     Content::Bytes(inline.next().ok_or(Errno::INVAL).at("find a file's content")?)
@@ -104,7 +122,7 @@ impl<'a> Plan<'a> {
                 OrderContent::Keep { number, .. } | OrderContent::Kept(number) => {
                     Content::Kept(kept.get(&number).ok_or(Errno::PROTO).at("find a kept file")?)
                 }
-                OrderContent::Shared(_) if around.enclosure.is_none() => {
+                OrderContent::Shared(_) if around.enclosure().is_none() => {
                     return Err(Errno::PROTO).at("share a file with a container");
                 }
                 OrderContent::Shared(from) => Content::Shared(c_string(from)?),
@@ -210,7 +228,7 @@ pub fn init(plan: &Plan, record: &Record) -> i32 {
 fn prepare(plan: &Plan) -> Result<(), Failed> {
     set_parent_process_death_signal(Some(Signal::KILL)).at("tie the init to the agent")?;
     close_the_agents(plan)?;
-    let shared = match &plan.around.enclosure {
+    let shared = match plan.around.enclosure() {
         Some(enclosure) => build(plan, enclosure)?,
         None => {
             // Only PID 1 gets orphans by itself.
@@ -226,7 +244,7 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
 fn close_the_agents(plan: &Plan) -> Result<(), Failed> {
     let fd = |fd: Option<BorrowedFd>| fd.map_or(-1, |fd| fd.as_raw_fd());
     let [stdin, stdout, stderr] = plan.around.stdio;
-    let (work, network) = plan.around.enclosure.as_ref().map_or((None, None), |own| (own.work, own.network));
+    let (work, network) = plan.around.enclosure().map_or((None, None), |own| (own.work, own.network));
     sys::close_all_but(&mut [stdin, stdout, stderr, fd(work), fd(network)]).at("close the agent's descriptors")
 }
 
@@ -278,7 +296,7 @@ fn stage(plan: &Plan, shared: Option<&OwnedFd>) -> Result<(), Failed> {
         make_parents(&work, file)?;
         match &file.content {
             Content::Bytes(content) => write_new(plan, &work, file, content)?,
-            Content::Kept(content) => write_kept(&work, file, content)?,
+            Content::Kept(content) => write_all(&create(&work, &file.path, file.mode)?, content)?,
             Content::Shared(_) => drop(create(&work, &file.path, 0o555)?),
         }
     }
@@ -308,7 +326,7 @@ fn make_parents(work: &OwnedFd, file: &Input) -> Result<(), Failed> {
     Ok(())
 }
 
-fn create(work: &OwnedFd, path: &CStr, mode: u32) -> Result<OwnedFd, Failed> {
+pub fn create(work: &OwnedFd, path: &CStr, mode: u32) -> Result<OwnedFd, Failed> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     openat2(work, path, flags, Mode::from_raw_mode(mode), resolve).at("make a file in /box")
@@ -317,14 +335,13 @@ fn create(work: &OwnedFd, path: &CStr, mode: u32) -> Result<OwnedFd, Failed> {
 fn write_new(plan: &Plan, work: &OwnedFd, file: &Input, content: &sys::Once) -> Result<(), Failed> {
     let target = create(work, &file.path, file.mode)?;
     // The job's limit is the container's: there is no room for everything twice.
-    let give_back = plan.around.enclosure.is_none();
+    let give_back = plan.around.enclosure().is_none();
     content.read(give_back, |piece| rustix::io::write(&target, piece)).at("write a file in /box")
 }
 
-fn write_kept(work: &OwnedFd, file: &Input, mut content: &[u8]) -> Result<(), Failed> {
-    let target = create(work, &file.path, file.mode)?;
+pub fn write_all(target: &OwnedFd, mut content: &[u8]) -> Result<(), Failed> {
     while !content.is_empty() {
-        let written = rustix::io::write(&target, content).at("write a file in /box")?;
+        let written = rustix::io::write(target, content).at("write a file in /box")?;
         content = &content[written..];
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::collect;
 use crate::container::{self, Container, Orphans};
 use crate::failed::{At, Failed};
 use crate::feed::Feeder;
-use crate::jail::{self, Enclosure, Plan, Record, Surroundings};
+use crate::jail::{self, Enclosure, Plan, Record, Surroundings, Walls};
 use crate::link::Link;
 use crate::root::tmpfs_data;
 use crate::sys::{self, Memory, Once, Process};
@@ -31,7 +31,7 @@ pub struct Agent {
 }
 
 /// Files that the server does not send again. It says which, and how many.
-type Kept = BTreeMap<u64, Vec<u8>>;
+pub type Kept = BTreeMap<u64, Vec<u8>>;
 
 pub struct Tools {
     pub cgroup: Cgroup,
@@ -106,7 +106,7 @@ impl Agent {
         order.forget.iter().for_each(|number| drop(self.kept.remove(number)));
         let (inline, stdin) = split(&order, rest, &mut self.kept)?;
         let mut feeder = Feeder::new(stdin, order.stdin_total)?;
-        self.tools.enter()?;
+        self.tools.enter(&order, &self.kept)?;
         let work = if order.collect.is_empty() { None } else { Some(self.tools.work(&order)?) };
         let given_back = inline.iter().map(|content| content.whole_pages() as u64).sum();
         let start = self.tools.cgroup.begin(&order.limits, given_back)?;
@@ -178,10 +178,10 @@ impl Tools {
     }
 
     /// A command is about to run here.
-    fn enter(&mut self) -> Result<(), Failed> {
+    fn enter(&mut self, order: &Order, kept: &Kept) -> Result<(), Failed> {
         match &mut self.place {
             Place::Host { .. } => Ok(()),
-            Place::Container(container) => container.take(),
+            Place::Container(container) => container.take(order, kept),
         }
     }
 
@@ -233,16 +233,16 @@ impl Tools {
     }
 
     fn surroundings<'a>(&'a self, order: &Order, work: Option<&'a OwnedFd>, stdio: [RawFd; 3]) -> Surroundings<'a> {
-        let (score_is_set, enclosure) = match &self.place {
+        let (score_is_set, walls) = match &self.place {
             Place::Host { network, rootless } => {
                 let network = network.as_ref().filter(|_| order.network).map(AsFd::as_fd);
                 let own_memory = self.cgroup.birthplace().is_some();
-                (*rootless, Some(Enclosure { work: work.map(AsFd::as_fd), network, own_memory }))
+                (*rootless, Walls::Own(Enclosure { work: work.map(AsFd::as_fd), network, own_memory }))
             }
             // Its network is all there is, and not for us to choose.
-            Place::Container(_) => (false, None),
+            Place::Container(container) => (false, Walls::Container(container)),
         };
-        Surroundings { uid: self.uid, gid: self.gid, filter: &self.filter, stdio, score_is_set, enclosure }
+        Surroundings { uid: self.uid, gid: self.gid, filter: &self.filter, stdio, score_is_set, walls }
     }
 
     /// The working directory, to read from it what the command leaves.
