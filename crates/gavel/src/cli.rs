@@ -178,9 +178,9 @@ pub struct Bench {
     /// Seconds before the first measurement of each program
     #[arg(long, default_value_t = 1.0)]
     pub warm_up: f64,
-    /// Measure the latency of one job every 100 ms instead
-    #[arg(long)]
-    pub idle: bool,
+    /// Measure the latency of one job every so many milliseconds instead
+    #[arg(long, value_name = "MILLISECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "100")]
+    pub idle: Option<u32>,
 }
 
 /// What was typed: the commands, and what it says about the configuration.

@@ -31,6 +31,98 @@ fn the_samples_of_the_core_languages_give_exact_results_in_fresh_containers_and_
     }
 }
 
+/// In a reused container a compiled program stays for the next job that brings it: that one must find what it
+/// brought, whatever the last one tried, and a job with another program must find nothing.
+#[test]
+fn a_program_that_stays_in_a_container_cannot_be_changed_and_is_seen_by_its_own_jobs_only() {
+    let _turn = alone();
+    let server = Server::start(&[ON_DOCKER, REUSE, "workers.max_workers=1"]);
+    let run = |source: &str| {
+        let source = format!("#define WHICH \"{source}\"\n{OTHER_OR_OWN}");
+        let job = server.judge(&json!({ "language": "c", "source_code": source }));
+        assert_eq!(text(&job, "stdout"), "1 file\n0 changes\n", "{job:#}");
+        text(&job, "stderr")
+            .split_once(' ')
+            .map(|(place, file)| (place.to_owned(), file.to_owned()))
+            .expect("two words")
+    };
+    // Whose program a container has, as far as is known: it stayed for the same one, and no other saw it.
+    let mut last = BTreeMap::new();
+    let (mut stayed, mut replaced) = (0, 0);
+    for source in ["one", "one", "one", "two", "one", "two", "two", "two"] {
+        let (place, file) = run(source);
+        if let Some((before, its)) = last.insert(place, (source, file.clone())) {
+            assert_eq!(before == source, its == file, "{before}, then {source}");
+            if before == source { stayed += 1 } else { replaced += 1 }
+        }
+    }
+    println!("{stayed} found their program, {replaced} brought another one");
+    assert!(stayed > 0 && replaced > 0, "every job had another container: the test tests nothing");
+    drop(server);
+    daemon().assert_clean();
+}
+
+/// Counts the files beside it, and then in how many ways it can change its own.
+const OTHER_OR_OWN: &str = r#"
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static int changes;
+static char own[300];
+
+static void attempt(const char *what, int result) {
+    if (result >= 0) {
+        changes++;
+        printf("%s worked\n", what);
+    }
+}
+
+int main(void) {
+    DIR *dir = opendir(".");
+    struct dirent *entry;
+    int files = 0;
+    while ((entry = readdir(dir))) {
+        if (entry->d_name[0] != '.') {
+            files++;
+            strcpy(own, entry->d_name);
+        }
+    }
+    printf("%d file\n", files);
+    struct stat file;
+    stat(own, &file);
+    struct stat init;
+    stat("/proc/1", &init);
+    fprintf(stderr, "%ld-%ld.%ld " WHICH "-%ld.%ld", (long)file.st_dev, (long)init.st_ctim.tv_sec, init.st_ctim.tv_nsec,
+            (long)file.st_mtim.tv_sec, file.st_mtim.tv_nsec);
+    struct timespec now[2] = {{0, 0}, {0, 0}};
+    attempt("open to write", open(own, O_WRONLY));
+    attempt("open to truncate", open(own, O_RDWR | O_TRUNC));
+    attempt("truncate", truncate(own, 0));
+    attempt("chmod", chmod(own, 0777));
+    attempt("chown", chown(own, getuid(), getgid()));
+    attempt("times", utimensat(AT_FDCWD, own, now, 0));
+    attempt("xattr", setxattr(own, "user.x", "x", 1, 0));
+    attempt("unlink", unlink(own));
+    attempt("rename", rename(own, "other"));
+    attempt("write lease", fcntl(open(own, O_RDONLY), F_SETLEASE, F_WRLCK));
+    int made = open("new", O_CREAT | O_WRONLY, 0755);
+    attempt("replace", made < 0 ? 0 : rename("new", own));
+    attempt("exchange", renameat2(AT_FDCWD, "new", AT_FDCWD, own, RENAME_EXCHANGE));
+    attempt("rename the directory", rename("/box", "/tmp/box"));
+    /* Its lock must go with the job. */
+    flock(open(own, O_RDONLY), LOCK_EX);
+    printf("%d changes\n", changes);
+    return 0;
+}
+"#;
+
 #[test]
 fn a_server_says_that_it_runs_jobs_in_containers() {
     let _turn = alone();

@@ -21,9 +21,6 @@ use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
 
-/// One job at a time, this often, when latency on an idle machine is measured.
-const IDLE_PACE: Duration = Duration::from_millis(100);
-
 /// What was measured for one program at one concurrency, everything in turns.
 struct Row {
     program: String,
@@ -56,7 +53,7 @@ pub fn run(command: &Bench, config: &Config, settings: &Settings, json: bool) ->
     let mut rows = Vec::new();
     for id in &command.programs {
         let language = pick(&catalogue, id)?;
-        let concurrency = if command.idle { &vec![1] } else { &command.concurrency };
+        let concurrency = if command.idle.is_some() { &vec![1] } else { &command.concurrency };
         for &concurrency in concurrency {
             rows.push(measure(command, config, language, &servers, concurrency)?);
         }
@@ -131,8 +128,8 @@ fn measure(
         "stdin": String::from_utf8_lossy(&sample.stdin),
         "expected_output": String::from_utf8_lossy(&sample.expected),
     });
-    let load =
-        |seconds| Load { concurrency, time: Duration::from_secs_f64(seconds), pace: command.idle.then_some(IDLE_PACE) };
+    let pace = command.idle.map(|pause| Duration::from_millis(pause.into()));
+    let load = |seconds| Load { concurrency, time: Duration::from_secs_f64(seconds), pace };
     let over_http = |server: &Server, seconds| {
         let host = &server.host;
         let request = Request::post_json(host, "/api/v1/jobs?wait=true", &body);
@@ -223,8 +220,8 @@ fn as_table(command: &Bench, rows: &[Row]) -> String {
     let against: Vec<String> = compared.iter().map(|name| format!("/ {name}")).collect();
     header.extend(against.iter().map(String::as_str));
     let note = match command.idle {
-        true => "One job every 100 ms. The last columns compare p50.",
-        false => "The last columns compare the rates.",
+        Some(pause) => format!("One job every {pause} ms. The last columns compare p50."),
+        None => "The last columns compare the rates.".to_owned(),
     };
     format!("{}\n{note}\n", ui::table(&header, &rows, true))
 }
@@ -236,8 +233,8 @@ fn rate(rate: f64) -> String {
 /// At a fixed pace the rates are equal by construction: the ratio is that of the latencies.
 fn ratio(command: &Bench, measured: &Measured, other: &Measured) -> f64 {
     match command.idle {
-        true => measured.quantile(0.5) / other.quantile(0.5),
-        false => measured.rate() / other.rate(),
+        Some(_) => measured.quantile(0.5) / other.quantile(0.5),
+        None => measured.rate() / other.rate(),
     }
 }
 
@@ -260,7 +257,7 @@ fn as_json(command: &Bench, rows: &[Row]) -> serde_json::Value {
         "version": env!("CARGO_PKG_VERSION"),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "kernel": rustix::system::uname().release().to_string_lossy(),
-        "mode": if command.idle { "idle" } else { "closed_loop" },
+        "mode": if command.idle.is_some() { "idle" } else { "closed_loop" },
         "rounds": command.rounds, "seconds": command.seconds,
         "results": results,
     })
