@@ -1,5 +1,5 @@
-//! What happens to every request: a look at its host, an id, a measurement, a line in the log, a few headers, and an answer
-//! even when a handler panics. One layer, so that a short request stays short.
+//! What happens to every request: a look at its host, an id, a measurement, a line in the log, a few headers,
+//! and an answer even when a handler panics. One layer, so that a short request stays short.
 
 use crate::error::{ApiError, Cause};
 use crate::host;

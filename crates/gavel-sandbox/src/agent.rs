@@ -446,6 +446,42 @@ impl<'a> Stdin<'a> {
     }
 }
 
+/// Less than any program needs: the kernel accounts the first page tables, stack and streams to the job, too.
+const LEAST_FOR_A_PROGRAM: u64 = 1 << 20;
+
+/// The files that a job brings are in its memory before it starts. Where they leave none for a program, that
+/// is a limit hit, and nothing is to be sent: the agent, which takes the order in the same memory, would be
+/// the one that the kernel kills.
+pub(crate) fn too_large(command: &Command) -> Option<Facts> {
+    let sizes = command.files.iter().map(|file| match &file.content {
+        Content::Bytes(bytes) => bytes.len() as u64,
+        Content::Stored { size, .. } => *size,
+        Content::Shared(_) => 0,
+    });
+    let memory = command.limits.memory;
+    let files: u64 = sizes.sum();
+    let fits = files == 0 || files.saturating_add(LEAST_FOR_A_PROGRAM) <= memory.0;
+    (!fits).then(|| Facts { peak_memory: memory, oom_kills: 1, ..never_begun(None) })
+}
+
+/// What there is to say of a command that was never begun.
+pub(crate) fn never_begun(stopped: Option<Stop>) -> Facts {
+    Facts {
+        exit: Exit::Signal(libc::SIGKILL),
+        stopped,
+        cpu: Duration::ZERO,
+        wall: Duration::ZERO,
+        peak_memory: Bytes(0),
+        oom_kills: 0,
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+        stdout_truncated: false,
+        stderr_truncated: false,
+        files: Vec::new(),
+        files_left_out: Vec::new(),
+    }
+}
+
 /// What has arrived of a command's results, within the bounds that were ordered.
 struct Collected<'a> {
     command: &'a Command<'a>,

@@ -17,36 +17,57 @@ pub type Instruction = (u16, u8, u8, u32);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Policy {
-    rule: Vec<Rule>,
+pub struct Policy {
+    pub rule: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
+pub struct Rule {
     why: String,
     errno: String,
     /// Only for jobs, not for the agent.
     #[serde(default)]
     late: bool,
-    calls: Vec<String>,
+    pub calls: Vec<String>,
     /// All of them must hold; none: always.
     #[serde(default)]
-    when: Vec<When>,
+    pub when: Vec<When>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct When {
-    arg: u32,
-    mask: Option<u32>,
+pub struct When {
+    pub arg: u32,
+    pub mask: Option<u32>,
     #[serde(default)]
-    any: bool,
+    pub any: bool,
     /// Some bit of all 64 is set: a pointer that is not null.
     #[serde(default)]
-    non_null: bool,
-    r#in: Option<Vec<u32>>,
-    not_in: Option<Vec<u32>>,
+    pub non_null: bool,
+    pub r#in: Option<Vec<u32>>,
+    pub not_in: Option<Vec<u32>>,
+}
+
+impl Policy {
+    pub fn read(text: &str) -> Result<Self, String> {
+        let policy: Self = toml::from_str(text).map_err(|e| e.to_string())?;
+        match policy.rule.iter().find(|rule| rule.why.trim().is_empty()) {
+            Some(rule) => Err(format!("the rule for {:?} gives no reason", rule.calls)),
+            None => Ok(policy),
+        }
+    }
+}
+
+impl Rule {
+    pub fn errno(&self) -> Result<u32, String> {
+        match self.errno.as_str() {
+            "EPERM" => Ok(libc::EPERM as u32),
+            "ENOSYS" => Ok(libc::ENOSYS as u32),
+            "EAFNOSUPPORT" => Ok(libc::EAFNOSUPPORT as u32),
+            other => Err(format!("unknown errno {other:?}")),
+        }
+    }
 }
 
 /// What is done with one system call: each check in turn, and allowed if none applies.
@@ -88,16 +109,13 @@ pub fn filters() -> Result<Filters, Fault> {
 }
 
 fn compile(text: &str, late: bool) -> Result<Vec<Instruction>, String> {
-    let policy: Policy = toml::from_str(text).map_err(|e| e.to_string())?;
+    let policy = Policy::read(text)?;
     let mut calls: BTreeMap<u32, Checks> = BTreeMap::new();
     for rule in &policy.rule {
-        if rule.why.trim().is_empty() {
-            return Err(format!("the rule for {:?} gives no reason", rule.calls));
-        }
         if rule.late != late {
             continue;
         }
-        let errno = errno(&rule.errno).ok_or_else(|| format!("unknown errno {:?}", rule.errno))?;
+        let errno = rule.errno()?;
         for name in &rule.calls {
             let number = number(name).ok_or_else(|| format!("unknown system call {name:?}"))?;
             calls.entry(number).or_default().push((rule.when.clone(), errno));
@@ -219,15 +237,6 @@ fn condition(when: &When, skip: usize) -> Result<Vec<Instruction>, String> {
         _ => return Err("a condition needs exactly one of any, non_null, in and not_in".to_owned()),
     }
     Ok(out)
-}
-
-fn errno(name: &str) -> Option<u32> {
-    Some(match name {
-        "EPERM" => libc::EPERM,
-        "ENOSYS" => libc::ENOSYS,
-        "EAFNOSUPPORT" => libc::EAFNOSUPPORT,
-        _ => return None,
-    } as u32)
 }
 
 macro_rules! numbers {
@@ -382,7 +391,7 @@ mod tests {
                 let number = number(name).unwrap();
                 mentioned.push(number);
                 if rule.when.is_empty() {
-                    assert_eq!(decide_both(ARCH, number, [0; 6]), RET_ERRNO | errno(&rule.errno).unwrap(), "{name}");
+                    assert_eq!(decide_both(ARCH, number, [0; 6]), RET_ERRNO | rule.errno().unwrap(), "{name}");
                 }
             }
         }

@@ -20,10 +20,11 @@ pub use container::SLOTS as MAX_CONTAINERS;
 pub use info::probe;
 pub use recipe::{OVERHEAD, Recipe};
 
+use crate::agent;
 use crate::{Backend, Cancel, Command, Fault, OnOutput, Sandbox};
 use cli::{Cli, CliError, args};
 use container::Maker;
-use gavel_core::{Bytes, Exit, Facts, Stop};
+use gavel_core::{Bytes, Facts, Stop};
 use orphans::Identity;
 use pool::{Lease, Pool, PoolOptions};
 use std::collections::BTreeMap;
@@ -243,10 +244,13 @@ impl Sandbox for DockerSandbox {
         if command.network && !self.shared.allow_network {
             return Err(Fault::new("connect a container", "the network is off: set sandbox.allow_network"));
         }
+        if let Some(facts) = agent::too_large(command) {
+            return Ok(facts);
+        }
         let recipe = Recipe::of(command, image);
         loop {
             let Some(mut lease) = self.shared.pool.take(&recipe, cancel)? else {
-                return Ok(cancelled());
+                return Ok(agent::never_begun(Some(Stop::Cancelled)));
             };
             let container = lease.container()?;
             if let Err(fault) = container.wait_until_clean() {
@@ -273,24 +277,6 @@ impl Shared {
             Ok(facts) if self.policy != Policy::Fresh && facts.stopped.is_some() => lease.throw_away("stopped"),
             Ok(_) => lease.give_back(),
         }
-    }
-}
-
-/// What there is to say of a command that was never begun.
-fn cancelled() -> Facts {
-    Facts {
-        exit: Exit::Signal(libc::SIGKILL),
-        stopped: Some(Stop::Cancelled),
-        cpu: Duration::ZERO,
-        wall: Duration::ZERO,
-        peak_memory: Bytes(0),
-        oom_kills: 0,
-        stdout: Vec::new(),
-        stderr: Vec::new(),
-        stdout_truncated: false,
-        stderr_truncated: false,
-        files: Vec::new(),
-        files_left_out: Vec::new(),
     }
 }
 

@@ -5,46 +5,12 @@
 //! itself and each job under the whole policy.
 
 use crate::Fault;
-use crate::seccomp::POLICY;
+use crate::seccomp::{POLICY, Policy, When};
 use rustix::fs::{MemfdFlags, memfd_create};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Policy {
-    rule: Vec<Rule>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rule {
-    #[serde(rename = "why")]
-    _why: String,
-    errno: String,
-    /// In a container no call is needed before the job that is forbidden for it.
-    #[serde(default, rename = "late")]
-    _late: bool,
-    calls: Vec<String>,
-    #[serde(default)]
-    when: Vec<When>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct When {
-    arg: u32,
-    mask: Option<u32>,
-    #[serde(default)]
-    any: bool,
-    #[serde(default)]
-    non_null: bool,
-    r#in: Option<Vec<u32>>,
-    not_in: Option<Vec<u32>>,
-}
 
 /// The agent sets the core limit that no job may change.
 const USED_BY_THE_AGENT: [&str; 2] = ["setrlimit", "prlimit64"];
@@ -71,10 +37,11 @@ impl Profile {
 }
 
 fn json(policy: &str) -> Result<String, String> {
-    let policy: Policy = toml::from_str(policy).map_err(|e| e.to_string())?;
+    let policy = Policy::read(policy)?;
     let mut calls = Vec::new();
     for rule in &policy.rule {
-        let errno = errno(&rule.errno).ok_or_else(|| format!("unknown errno {:?}", rule.errno))?;
+        // A rule for jobs only is one for all here: in a container no such call is needed before the job.
+        let errno = rule.errno()?;
         let names: Vec<&String> =
             rule.calls.iter().filter(|call| !USED_BY_THE_AGENT.contains(&call.as_str())).collect();
         if names.is_empty() {
@@ -123,15 +90,6 @@ fn choices(when: &When) -> Vec<Value> {
         (Some(list), None) => list.iter().map(|value| masked(mask, *value)).collect(),
         _ => Vec::new(),
     }
-}
-
-fn errno(name: &str) -> Option<i32> {
-    Some(match name {
-        "EPERM" => libc::EPERM,
-        "ENOSYS" => libc::ENOSYS,
-        "EAFNOSUPPORT" => libc::EAFNOSUPPORT,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

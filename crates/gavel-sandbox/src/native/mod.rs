@@ -181,6 +181,9 @@ impl Sandbox for NativeSandbox {
     }
 
     fn run(&mut self, command: &Command, cancel: &Cancel, on_output: OnOutput) -> Result<Facts, Fault> {
+        if let Some(facts) = crate::agent::too_large(command) {
+            return Ok(facts);
+        }
         self.agent(command.root)?.run(command, cancel, on_output)
     }
 }

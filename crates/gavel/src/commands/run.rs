@@ -19,8 +19,8 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Slots from here on are those of programs that run without a server, each with a number of its own,
-/// so that no two sandboxes of one machine share a user id.
-const FIRST_SLOT: u32 = 100_000;
+/// so that they share no user id with a server's.
+const FIRST_SLOT: u32 = 1 << 20;
 
 /// Where a compiled program lies until it has been run.
 const CACHE: Bytes = Bytes::mib(1024);

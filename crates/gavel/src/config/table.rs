@@ -175,7 +175,7 @@ keys! {
         reuse_time: Duration = Is("600s"), None,
             "Age at which a used container is removed.";
         uid_base: NonZeroU32 = Core(|| gavel_sandbox::native::UID_BASE.to_string()), None,
-            "First of the host's user ids that sandboxes run under, one for each worker; nobody else may use them.";
+            "First of the 524,288 user ids of the host that sandboxes run under; nobody else may use them.";
     }
 
     ["limits"] limits: LimitRules {

@@ -123,6 +123,28 @@ int main(void) {
 }
 "#;
 
+/// Files count as memory, and those of an order come to a container's agent first.
+#[test]
+fn a_job_whose_files_exceed_its_memory_has_hit_its_limit_and_harms_nobody() {
+    let _turn = alone();
+    for backend in [&[ON_DOCKER, FRESH][..], &[ON_DOCKER, REUSE], &[]] {
+        let server = Server::start(&[backend, &["limits.max_files_total=64m"]].concat());
+        // Between them it depends on what else is in the memory; but it is never a fault.
+        let either = ["accepted", "memory_limit_exceeded"];
+        for (kib, verdicts) in
+            [(4 << 10, &either[..1]), (10_900, &either), (12 << 10, &either[1..]), (30 << 10, &either[1..])]
+        {
+            let job = server.judge(&json!({
+                "language": "bash", "source_code": "echo started", "limits": { "memory_kb": 12 << 10 },
+                "files": [{ "path": "large", "content": "x".repeat(kib << 10) }],
+            }));
+            assert_eq!((text(&job, "status"), &job["attempt"]), ("completed".into(), &json!(1)), "{kib} KiB: {job:#}");
+            assert!(verdicts.contains(&text(&job, "verdict").as_str()), "{kib} KiB: {job:#}");
+        }
+    }
+    daemon().assert_clean();
+}
+
 #[test]
 fn a_server_says_that_it_runs_jobs_in_containers() {
     let _turn = alone();
