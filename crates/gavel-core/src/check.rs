@@ -1,5 +1,13 @@
 //! Is the output the expected one?
 
+/// By which rule a job's output is compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Comparison {
+    #[default]
+    Native,
+    Judge0,
+}
+
 /// Compares two texts, ignoring trailing white space of each line and trailing blank lines.
 /// Bytes, not characters: a judge must not choke on what is no UTF-8.
 pub fn same_output(got: &[u8], expected: &[u8]) -> bool {

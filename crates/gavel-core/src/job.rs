@@ -1,5 +1,6 @@
 //! What a client submits: a [`Draft`] as it was asked for, a [`Job`] as it will be judged.
 
+use crate::check::Comparison;
 use crate::{Limits, LimitsRequest};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,36 @@ pub type JobId = uuid::Uuid;
 pub struct File {
     pub path: String,
     pub content: Vec<u8>,
+}
+
+/// Whom a job tells that it has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Callback {
+    pub url: String,
+    pub form: CallbackForm,
+}
+
+/// What is sent, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallbackForm {
+    /// A signed POST with the job as the native API shows it.
+    Native,
+    /// A PUT with the submission as Judge0 shows it.
+    Judge0,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tty {
+    pub rows: u16,
+    pub cols: u16,
+}
+
+/// A job whose input comes from its client while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interactive {
+    /// Its streams are a terminal of this size at first, instead of pipes.
+    pub tty: Option<Tty>,
 }
 
 /// A request that nobody has checked yet. `None` means "not given".
@@ -31,10 +62,12 @@ pub struct Draft {
     pub network: bool,
     pub runs: Option<u32>,
     pub priority: i32,
-    pub interactive: bool,
+    pub interactive: Option<Interactive>,
     pub collect: Vec<String>,
-    pub callback_url: Option<String>,
+    pub callback: Option<Callback>,
+    pub comparison: Comparison,
     pub metadata: BTreeMap<String, String>,
+    pub origin: Option<Vec<u8>>,
 }
 
 /// A validated job: every limit is set, and its language is one of the catalogue.
@@ -56,9 +89,14 @@ pub struct Job {
     pub runs: u32,
     /// Higher is sooner.
     pub priority: i32,
+    pub interactive: Option<Interactive>,
     /// Globs of files that come back with the result.
     pub collect: Vec<String>,
+    pub callback: Option<Callback>,
+    pub comparison: Comparison,
     pub metadata: BTreeMap<String, String>,
+    /// What the API that took the job wants to have back with it. Nobody else knows what it says.
+    pub origin: Option<Vec<u8>>,
 }
 
 /// Where a job stands.

@@ -223,10 +223,10 @@ fn check_switches(draft: &Draft, rules: &Rules, found: &mut Findings) {
     if draft.network && !rules.allow_network {
         found.wrong("network", "this server does not let jobs reach the network: leave it out or set it to false");
     }
-    if draft.interactive {
+    if draft.interactive.is_some() {
         found.wrong("interactive", "interactive jobs are not available on this server: send all input as stdin");
     }
-    if draft.callback_url.is_some() {
+    if draft.callback.is_some() {
         found.wrong("callback_url", "callbacks are not available on this server: use ?wait=true or the job's events");
     }
     let runs = draft.runs.unwrap_or(1);
@@ -281,15 +281,19 @@ fn accept(draft: Draft, limits: Limits) -> Job {
         network: draft.network,
         runs: draft.runs.unwrap_or(1),
         priority: draft.priority,
+        interactive: draft.interactive,
         collect: draft.collect,
+        callback: draft.callback,
+        comparison: draft.comparison,
         metadata: draft.metadata,
+        origin: draft.origin,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::File;
+    use crate::job::{Callback, CallbackForm, File, Interactive};
     use crate::limits::LimitsRequest;
 
     fn catalogue() -> Catalogue {
@@ -365,8 +369,8 @@ mod tests {
             (|d| d.files = vec![file("main.py")], "files[0].path"),
             (|d| d.collect = vec!["../*".into()], "collect[0]"),
             (|d| d.network = true, "network"),
-            (|d| d.interactive = true, "interactive"),
-            (|d| d.callback_url = Some("http://x".into()), "callback_url"),
+            (|d| d.interactive = Some(Interactive { tty: None }), "interactive"),
+            (|d| d.callback = Some(Callback { url: "http://x".into(), form: CallbackForm::Native }), "callback_url"),
             (|d| d.runs = Some(0), "runs"),
             (|d| d.priority = 1000, "priority"),
             (|d| d.priority = i32::MIN, "priority"),

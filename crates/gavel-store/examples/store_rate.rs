@@ -29,7 +29,11 @@ fn new_job() -> NewJob {
         network: false,
         runs: 1,
         priority: 0,
+        interactive: None,
         collect: vec![],
+        callback: None,
+        comparison: Default::default(),
+        origin: None,
         metadata: BTreeMap::new(),
     };
     NewJob { id: JobId::now_v7(), job, owner: None, idempotency: None, created_at: now() }

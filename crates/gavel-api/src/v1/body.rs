@@ -3,6 +3,8 @@
 use crate::input::Object;
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use gavel_core::check::Comparison;
+use gavel_core::job::{Callback, CallbackForm, Interactive};
 use gavel_core::{Bytes, Draft, File, LimitsRequest, Problem, Rejection};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
@@ -197,10 +199,12 @@ impl SubmitBody {
             network: self.network.unwrap_or(false),
             runs: self.runs,
             priority: self.priority.unwrap_or(0),
-            interactive: self.interactive.unwrap_or(false),
+            interactive: self.interactive.unwrap_or(false).then_some(Interactive { tty: None }),
             collect: self.collect.unwrap_or_default(),
-            callback_url: self.callback_url,
+            callback: self.callback_url.map(|url| Callback { url, form: CallbackForm::Native }),
+            comparison: Comparison::Native,
             metadata: self.metadata.unwrap_or_default(),
+            origin: None,
         })
     }
 }

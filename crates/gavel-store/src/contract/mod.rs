@@ -9,6 +9,8 @@ pub mod store;
 
 use crate::{Claim, Claimant, Idempotency, Inserted, NewJob, Settlement, Store};
 use async_trait::async_trait;
+use gavel_core::check::Comparison;
+use gavel_core::job::{Callback, CallbackForm, Interactive, Tty};
 use gavel_core::{Bytes, CollectedFile, File, Job, JobId, Limits, Outcome, Timestamp, Verdict};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,8 +55,12 @@ pub fn plain_job() -> Job {
         network: false,
         runs: 1,
         priority: 0,
+        interactive: None,
         collect: vec![],
+        callback: None,
+        comparison: Comparison::Native,
         metadata: BTreeMap::new(),
+        origin: None,
     }
 }
 
@@ -105,8 +111,12 @@ pub fn full_job(created_at: Timestamp) -> NewJob {
         network: true,
         runs: 3,
         priority: -7,
+        interactive: Some(Interactive { tty: Some(Tty { rows: 24, cols: 80 }) }),
         collect: texts(&["out/*.png", "**"]),
+        callback: Some(Callback { url: "https://ü.example/\"".to_owned(), form: CallbackForm::Judge0 }),
+        comparison: Comparison::Judge0,
         metadata: map(&[("k", "v"), ("", ""), ("nul", "\u{0}")]),
+        origin: Some(AWKWARD.to_vec()),
     };
     let idempotency = Some(Idempotency { key: "k\u{0}".to_owned(), fingerprint: [0xab; 32] });
     NewJob { id: id_at(created_at, 1), job, owner: Some("owner 'x'".to_owned()), idempotency, created_at }

@@ -1,6 +1,6 @@
 //! Out of the queue: claims and their leases.
 
-use super::row::{Columns, blob, brought_files, id_at};
+use super::row::{Columns, add_brought, blob, id_at};
 use super::writer::Tx;
 use crate::{Claim, ClaimKey, Claimant, Lease, StoreError};
 use gavel_core::{Job, JobId, Timestamp};
@@ -91,7 +91,7 @@ fn load(tx: &Tx<'_>, candidate: &Candidate) -> Result<(Job, Option<String>), Sto
     let row = rows.next()?.ok_or_else(|| StoreError::Damaged(format!("job {id}: its row is missing")))?;
     let columns = Columns::of(row, id);
     let mut job = columns.job()?;
-    job.files = brought_files(tx.conn, seq, columns.get("input_files")?, id)?;
+    add_brought(&mut job, tx.conn, seq, columns.get("input_files")?, id)?;
     Ok((job, columns.get("owner")?))
 }
 

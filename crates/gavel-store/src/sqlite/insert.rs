@@ -1,7 +1,7 @@
 //! Into the book: new jobs, their files, their idempotency keys.
 
 use super::request::Request;
-use super::row::{BROUGHT, blob, rank};
+use super::row::{BROUGHT, ORIGIN, blob, rank};
 use super::standing;
 use super::writer::Tx;
 use crate::{Inserted, NewJob, StoreError};
@@ -103,7 +103,7 @@ fn insert_row(tx: &Tx<'_>, new: &NewJob) -> Result<Option<i64>, StoreError> {
             new.owner,
             job.language,
             job.priority,
-            job.files.len(),
+            job.files.len() + usize::from(job.origin.is_some()),
             new.created_at.0,
             request,
             job.source,
@@ -114,10 +114,12 @@ fn insert_row(tx: &Tx<'_>, new: &NewJob) -> Result<Option<i64>, StoreError> {
 }
 
 fn insert_files(tx: &Tx<'_>, seq: i64, new: &NewJob) -> Result<(), StoreError> {
-    for (n, file) in new.job.files.iter().enumerate() {
+    let files = new.job.files.iter().map(|file| (file.path.as_str(), &file.content));
+    let origin = new.job.origin.iter().map(|content| (ORIGIN, content));
+    for (n, (path, content)) in files.chain(origin).enumerate() {
         tx.conn
             .prepare_cached("INSERT INTO job_files (seq, kind, n, path, content) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![seq, BROUGHT, n, file.path, file.content])?;
+            .execute(params![seq, BROUGHT, n, path, content])?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Queries that only read: one job, a listing, a sample for statistics.
 
 use super::insert::least_id;
-use super::row::{Columns, RANK, blob, brought_files, collected_files};
+use super::row::{Columns, RANK, add_brought, blob, collected_files};
 use crate::{Ended, Filter, JobRecord, JobSummary, StoreError};
 use gavel_core::{JobId, Status, Timestamp, Verdict};
 use rusqlite::types::Value;
@@ -39,7 +39,7 @@ pub(super) fn find(conn: &Connection, id: JobId) -> Result<Option<JobRecord>, St
         return Err(columns.damaged("pending, but in no queue"));
     }
     let seq = columns.get("seq")?;
-    record.job.files = brought_files(conn, seq, columns.get("input_files")?, id)?;
+    add_brought(&mut record.job, conn, seq, columns.get("input_files")?, id)?;
     if let Some(outcome) = record.outcome.as_mut().and_then(Arc::get_mut) {
         outcome.files = collected_files(conn, seq, columns.get("output_files")?, id)?;
     }

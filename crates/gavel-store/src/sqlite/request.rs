@@ -1,6 +1,8 @@
 //! The JSON columns: what a job carries that no query filters by. Unknown members are ignored, so that
 //! an older Gavel can read what a newer one wrote.
 
+use gavel_core::check::Comparison;
+use gavel_core::job::{Callback, CallbackForm, Interactive, Tty};
 use gavel_core::verdict::Evidence;
 use gavel_core::{Bytes, Job, Limits};
 use serde::{Deserialize, Serialize};
@@ -22,8 +24,14 @@ pub(super) struct Request<'a> {
     #[serde(default, skip_serializing_if = "is_false")]
     network: bool,
     runs: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    interactive: Option<StoredInteractive>,
     #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
     collect: Cow<'a, [String]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    callback: Option<StoredCallback<'a>>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    compare_as_judge0: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     metadata: Cow<'a, BTreeMap<String, String>>,
 }
@@ -37,6 +45,20 @@ struct StoredLimits {
     processes: u32,
     output: u64,
     file_size: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredInteractive {
+    /// Rows and columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tty: Option<(u16, u16)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCallback<'a> {
+    url: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    judge0: bool,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -66,7 +88,15 @@ impl<'a> Request<'a> {
             stderr_to_stdout: job.stderr_to_stdout,
             network: job.network,
             runs: job.runs,
+            interactive: job
+                .interactive
+                .map(|interactive| StoredInteractive { tty: interactive.tty.map(|tty| (tty.rows, tty.cols)) }),
             collect: Cow::Borrowed(&job.collect),
+            callback: job.callback.as_ref().map(|callback| StoredCallback {
+                url: Cow::Borrowed(&callback.url),
+                judge0: callback.form == CallbackForm::Judge0,
+            }),
+            compare_as_judge0: job.comparison == Comparison::Judge0,
             metadata: Cow::Borrowed(&job.metadata),
         }
     }
@@ -89,7 +119,14 @@ impl<'a> Request<'a> {
         job.stderr_to_stdout = self.stderr_to_stdout;
         job.network = self.network;
         job.runs = self.runs;
+        job.interactive =
+            self.interactive.map(|stored| Interactive { tty: stored.tty.map(|(rows, cols)| Tty { rows, cols }) });
         job.collect = self.collect.into_owned();
+        job.callback = self.callback.map(|stored| Callback {
+            url: stored.url.into_owned(),
+            form: if stored.judge0 { CallbackForm::Judge0 } else { CallbackForm::Native },
+        });
+        job.comparison = if self.compare_as_judge0 { Comparison::Judge0 } else { Comparison::Native };
         job.metadata = self.metadata.into_owned();
     }
 }

@@ -2,6 +2,7 @@
 
 use super::request::{Request, evidence_from_json};
 use crate::{JobRecord, JobSummary, StoreError};
+use gavel_core::check::Comparison;
 use gavel_core::verdict::Evidence;
 use gavel_core::{Bytes, CollectedFile, File, Job, JobId, Limits, Outcome, Status, Timestamp, Verdict};
 use rusqlite::types::FromSql;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) const BROUGHT: i32 = 0;
+/// Where a job's origin is among its files: a path that none of them has.
+pub(super) const ORIGIN: &str = "";
 pub(super) const COLLECTED: i32 = 1;
 
 /// A step of priority is worth this much waiting. So urgent jobs go first, and a job that has waited
@@ -120,8 +123,12 @@ impl<'a> Columns<'a> {
             network: false,
             runs: 1,
             priority: self.get("priority")?,
+            interactive: None,
             collect: Vec::new(),
+            callback: None,
+            comparison: Comparison::default(),
             metadata: BTreeMap::new(),
+            origin: None,
         };
         let text: String = self.get("request")?;
         let request: Request<'_> = serde_json::from_str(&text).map_err(|error| self.damaged(error))?;
@@ -201,9 +208,15 @@ pub(super) fn id_at(row: &Row<'_>, column: usize) -> Result<JobId, StoreError> {
     Ok(JobId::from_bytes(bytes))
 }
 
-pub(super) fn brought_files(conn: &Connection, seq: i64, count: u32, id: JobId) -> Result<Vec<File>, StoreError> {
-    let files = stored_files(conn, seq, BROUGHT, count, id)?;
-    Ok(files.into_iter().map(|file| File { path: file.path, content: file.content }).collect())
+/// Adds to a job what it brought besides its row: its files and its origin.
+pub(super) fn add_brought(job: &mut Job, conn: &Connection, seq: i64, count: u32, id: JobId) -> Result<(), StoreError> {
+    for file in stored_files(conn, seq, BROUGHT, count, id)? {
+        match file.path.as_str() {
+            ORIGIN => job.origin = Some(file.content),
+            _ => job.files.push(File { path: file.path, content: file.content }),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn collected_files(
