@@ -138,7 +138,8 @@ fn record(claim: Claim, node: &str, settled_at: Timestamp, end: Settlement) -> O
 
 fn size(job: &Job) -> usize {
     let files: usize = job.files.iter().map(|file| file.content.len()).sum();
-    job.source.len() + job.stdin.len() + job.expected_output.as_ref().map_or(0, Vec::len) + files
+    let optional: usize = [&job.expected_output, &job.origin].into_iter().flatten().map(Vec::len).sum();
+    job.source.len() + job.stdin.len() + optional + files
 }
 
 fn outcome_size(outcome: &Outcome) -> usize {
