@@ -10,6 +10,7 @@ mod corpus;
 mod crash;
 mod daemon;
 mod docker;
+mod guide;
 mod harness;
 mod integrity;
 mod leaks;
