@@ -7,6 +7,9 @@ use std::path::Path;
 /// Documents that list the metrics.
 const METRIC_LISTS: [&str; 2] = ["docs/operations.md", "docs/api/v1.md"];
 
+/// Where each metric has its description for `/metrics`.
+const DESCRIPTIONS: &str = "crates/gavel-api/src/metrics.rs";
+
 /// What looks like a metric's name and is a crate's.
 const CRATES: [&str; 6] = ["gavel_agent", "gavel_api", "gavel_core", "gavel_judge", "gavel_sandbox", "gavel_store"];
 
@@ -36,6 +39,30 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
         wrong.extend(listed.difference(&counted).map(|name| format!("{path} has {name}, which nothing counts")));
     }
     nothing_wrong("keep the lists of metrics true", &wrong);
+}
+
+#[test]
+fn every_metric_is_described_once() {
+    let names = |text: &str| metric_names(between(text, '"'));
+    let sources = files(|path| is_our_rust(path) && path.starts_with("crates/") && path.contains("/src/"));
+    let text = read(DESCRIPTIONS);
+    let mut descriptions: Vec<String> = text
+        .split("describe_")
+        .skip(1)
+        .filter_map(|call| call.split_once("!(")?.1.trim_start().strip_prefix('"')?.split('"').next())
+        .map(str::to_owned)
+        .collect();
+    let described: BTreeSet<String> = descriptions.iter().cloned().collect();
+    let mut wrong: Vec<String> = sources
+        .iter()
+        .flat_map(|file| names(&file.text))
+        .collect::<BTreeSet<_>>()
+        .difference(&described)
+        .map(|name| format!("{DESCRIPTIONS} does not describe {name}"))
+        .collect();
+    descriptions.sort();
+    wrong.extend(descriptions.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| format!("{} twice", pair[0])));
+    nothing_wrong("describe each metric", &wrong);
 }
 
 #[test]

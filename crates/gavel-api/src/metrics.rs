@@ -58,9 +58,18 @@ fn describe() {
     );
     describe_counter!("gavel_sandboxes_opened_total", "Sandboxes that were opened.");
     describe_histogram!("gavel_sandbox_open_seconds", Unit::Seconds, "Time to open a sandbox.");
+    describe_counter!("gavel_containers_started_total", "Containers that were started.");
+    describe_counter!("gavel_containers_removed_total", "Containers that were removed.");
+    describe_counter!(
+        "gavel_containers_failed_total",
+        "Containers that could not be started or removed, or had to be thrown away."
+    );
+    describe_gauge!("gavel_pool_ready", "Containers that wait for a command.");
+    describe_histogram!("gavel_pool_wait_seconds", Unit::Seconds, "Time that a command waited for its container.");
     describe_counter!("gavel_faults_total", "Faults of ours, by the step that failed.");
-    describe_histogram!("gavel_store_commit_seconds", Unit::Seconds, "Time of one durable commit.");
+    describe_histogram!("gavel_store_commit_seconds", Unit::Seconds, "Time from a commit until the disk has it.");
     describe_histogram!("gavel_store_group_size", "Requests that shared one commit.");
+    describe_histogram!("gavel_store_sync_size", "Durable requests that shared one wait for the disk.");
     describe_gauge!("gavel_worker_jobs_done", "Jobs that the workers of this node ended.");
     describe_gauge!("gavel_worker_faults", "Jobs of this node's workers that met a fault of ours, each time.");
 }

@@ -5,9 +5,10 @@ use gavel_judge::Cache;
 use gavel_judge::pool::{self, Parts, Pool, PoolOptions};
 use gavel_sandbox::fake::{Fake, printed};
 use gavel_sandbox::{Cancel, Command, Fault};
+use gavel_store::faulty::{Call, Faulty};
 use gavel_store::{
     Cancelled, Claimant, Event, Inserted, JobRecord, LocalQueue, NewJob, Queue, SqliteOptions, SqliteStore, Store,
-    contract,
+    StoreError, contract,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 struct World {
-    store: Arc<SqliteStore>,
+    store: Arc<Faulty<SqliteStore>>,
     queue: Arc<LocalQueue>,
     board: Arc<Board>,
     options: PoolOptions,
@@ -55,7 +56,8 @@ fn language() -> Language {
 impl World {
     fn new(backend: Fake) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(SqliteStore::open(SqliteOptions::new(dir.path().join("gavel.db"))).unwrap());
+        let store = SqliteStore::open(SqliteOptions::new(dir.path().join("gavel.db"))).unwrap();
+        let store = Arc::new(Faulty::new(store));
         let (queue, board) = (Arc::new(LocalQueue::default()), Arc::new(Board::default()));
         let parts = Parts {
             store: store.clone(),
@@ -322,6 +324,30 @@ async fn a_result_whose_lease_is_lost_is_dropped() {
     pool.drain(Duration::from_secs(10)).await;
     let record = world.find(id).await;
     assert_eq!((record.status, record.node.as_deref()), (Status::Running, Some("other")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_is_stored_though_the_store_said_otherwise_is_told() {
+    let world = World::new(echo());
+    let away = StoreError::Unavailable("on purpose".into());
+    world.store.lose_answer_nth(Call::Settle, 1, away);
+    let id = world.submit("once", 0).await;
+    let mut listener = world.queue.listen(id);
+    let pool = world.start().await;
+    let told = async {
+        loop {
+            match listener.next().await {
+                Some(Event::Ended(end)) => break end,
+                Some(_) => {}
+                None => panic!("the end is told"),
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(30), told).await.expect("the end is told");
+    assert_eq!(*told.expect("with the record"), world.find(id).await);
+    pool.drain(Duration::from_secs(10)).await;
+    assert_eq!(world.store.calls(Call::Settle), 2);
+    assert_eq!(world.board.snapshot().iter().map(|worker| worker.jobs_done).sum::<u64>(), 1, "counted once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

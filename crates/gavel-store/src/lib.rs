@@ -236,7 +236,8 @@ pub enum StoreError {
 /// Dropping the future of a call leaves open whether it was carried out, but claims that nobody received
 /// go back. Every method that writes returns only when what it wrote survives a power cut, except
 /// `insert_unsynced`, `claim`, `claim_next` and `extend`: a forgotten claim costs one attempt at most, never
-/// a job. What `find` and `list` say of an ended job survives a power cut, too.
+/// a job. What `find` and `list` say of an ended job survives a power cut, too. What fails as `Unavailable` may
+/// have been carried out.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// One answer for each job, in order; all that are `New` are stored in one transaction.

@@ -223,6 +223,35 @@ async fn a_store_that_fails_while_a_job_is_waited_for_costs_time_only() {
     server.reach(answer.json()["id"].as_str().unwrap(), "running").await;
 }
 
+/// A job that is waited for was stored without waiting for the disk: its id is told only after that.
+#[tokio::test]
+async fn no_id_is_told_of_a_job_that_the_disk_may_not_have() {
+    let server = Server::start().await;
+    let body = job("hold", "").to_string();
+    let batch = format!(r#"{{"jobs": [{body}]}}"#);
+    let wait = |path: &str, body: &str| server.post(path).json(body.to_owned()).send();
+    let (single, several) = ("/api/v1/jobs?wait=true&timeout_ms=100", "/api/v1/jobs/batch?wait=true&timeout_ms=100");
+    server.store.fail(Call::Sync, unavailable());
+    // Whether its row can be read or not.
+    for can_be_read in [true, false] {
+        if !can_be_read {
+            server.store.fail(Call::Find, unavailable());
+        }
+        let before = server.store.calls(Call::Sync);
+        let answer = wait(single, &body).await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "2"), "{}", answer.text());
+        assert!(answer.json()["id"].is_null() && answer.header("location").is_empty(), "{}", answer.text());
+        assert!(server.store.calls(Call::Sync) > before, "it was not even tried");
+        let answer = wait(several, &batch).await;
+        let text = answer.text();
+        assert!(text.contains("503") && !text.contains(r#""id""#), "{text}");
+    }
+    server.store.heal_all();
+    let answer = wait(single, &body).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert_eq!(server.job(answer.json()["id"].as_str().unwrap()).await["status"], "running");
+}
+
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_back() {
     let server = Server::with(Options { workers: false, max_depth: 1, ..Default::default() }).await;

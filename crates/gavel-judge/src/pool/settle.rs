@@ -56,15 +56,18 @@ async fn settle(shared: &Arc<Shared>, claim: Claim, end: Settlement) {
     let deadline = Instant::now() + shared.options.lease;
     let mut pause = PAUSE;
     let mut end = end;
+    // The same for every try, so that the row shows which of them was carried out.
+    let settled_at = now();
+    let mut tried = false;
     loop {
-        let settled_at = now();
         match shared.parts.store.settle(key, settled_at, end.clone()).await {
             Ok(()) => {
-                count(&claim.job.language, &end);
-                if !matches!(end, Settlement::Released { .. }) {
-                    shared.parts.board.count_done(claim.worker);
-                }
-                announce(shared, claim, settled_at, end);
+                tell(shared, claim, settled_at, end);
+                break;
+            }
+            // A try that failed may have been carried out; then whoever waits must be told.
+            Err(StoreError::LeaseLost) if tried && stands(shared, &claim, settled_at).await => {
+                tell(shared, claim, settled_at, end);
                 break;
             }
             Err(StoreError::LeaseLost) => {
@@ -85,12 +88,28 @@ async fn settle(shared: &Arc<Shared>, claim: Claim, end: Settlement) {
             }
             Err(e) => {
                 tracing::warn!(job.id = %key.id, error = %e, "cannot store a result yet");
+                tried = true;
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         }
     }
     shared.let_go(key);
+}
+
+/// Does the book say that this very attempt ended at this time?
+async fn stands(shared: &Shared, claim: &Claim, settled_at: Timestamp) -> bool {
+    let found = shared.parts.store.find(claim.key.id).await;
+    matches!(found, Ok(Some(row)) if (row.attempt, row.completed_at) == (claim.key.attempt, Some(settled_at)))
+}
+
+/// The book has it.
+fn tell(shared: &Arc<Shared>, claim: Claim, settled_at: Timestamp, end: Settlement) {
+    count(&claim.job.language, &end);
+    if !matches!(end, Settlement::Released { .. }) {
+        shared.parts.board.count_done(claim.worker);
+    }
+    announce(shared, claim, settled_at, end);
 }
 
 fn announce(shared: &Arc<Shared>, claim: Claim, settled_at: Timestamp, end: Settlement) {

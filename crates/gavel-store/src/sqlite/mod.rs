@@ -6,6 +6,7 @@ mod erase;
 mod error;
 mod hot;
 mod insert;
+mod log;
 mod migrate;
 mod open;
 mod read;
@@ -152,13 +153,17 @@ impl SqliteStore {
         answers.ok_or(StoreError::Full)
     }
 
-    /// Reads what may be told to anybody: nothing that is committed and was promised, but is not on the disk.
+    /// Reads what may be told to anybody: nothing that is committed and was promised, but is not on the disk. An
+    /// error where the disk has refused it.
     async fn read_synced<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let result = self.read(query).await?;
-        self.shared.progress.reached().await;
+        if self.shared.progress.reached().await.is_err() {
+            // The writer rescues the log first, with all that this read may have seen.
+            self.sync().await?;
+        }
         Ok(result)
     }
 

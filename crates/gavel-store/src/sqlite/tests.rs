@@ -491,6 +491,164 @@ mod trouble {
     }
 }
 
+/// What is told, and when, of what the disk does not have.
+mod disk {
+    use super::*;
+    use crate::contract::{LEASE, at, claimant, completed, new_job, put};
+    use gavel_core::{Status, Verdict};
+    use rusqlite::OpenFlags;
+    use rusqlite::config::DbConfig;
+    use std::time::SystemTime;
+    use tokio::time::timeout;
+
+    /// Only a failing test waits for it.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// Short: that something does not happen can only be watched for a while.
+    const A_WHILE: Duration = Duration::from_millis(50);
+
+    fn refuse_once(store: &SqliteStore) {
+        store.shared.progress.refuse_once.store(true, Ordering::SeqCst);
+    }
+
+    fn is_refused<T: std::fmt::Debug>(answer: Result<T, StoreError>) {
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    }
+
+    /// What the database has without its log, which may be lost behind a hole.
+    fn jobs_without_the_log(files: &Files) -> Vec<JobId> {
+        // Through SQLite: closing a file of our own would let go of the locks that this process has on it.
+        let uri = format!("file:{}?immutable=1", files.options().path.display());
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let conn = Connection::open_with_flags(uri, flags).expect("open");
+        let mut statement = conn.prepare("SELECT id FROM jobs ORDER BY seq").expect("prepare");
+        let ids = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).expect("query");
+        ids.map(|id| JobId::from_slice(&id.expect("row")).expect("an id")).collect()
+    }
+
+    fn log_size(files: &Files) -> u64 {
+        std::fs::metadata(files.options().path.with_extension("db-wal")).expect("metadata").len()
+    }
+
+    #[tokio::test]
+    async fn what_was_promised_is_shown_when_the_disk_has_it() {
+        let files = Files::new();
+        let store = files.open();
+        let id = put(&*store, vec![new_job(at(1), 1)]).await[0];
+        // A promise that is under way for as long as nobody synchronizes.
+        store.shared.progress.begin();
+        let mut find = std::pin::pin!(store.find(id));
+        let mut list = std::pin::pin!(store.list(Filter::default(), 9));
+        assert!(timeout(A_WHILE, find.as_mut()).await.is_err(), "it is shown too early");
+        assert!(timeout(A_WHILE, list.as_mut()).await.is_err(), "it is listed too early");
+        store.check().await.expect("check");
+        assert!(timeout(PATIENCE, find).await.expect("shown").expect("find").is_some());
+        assert_eq!(timeout(PATIENCE, list).await.expect("listed").expect("list").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_refused_is_not_shown_before_it_has_it() {
+        let files = Files::new();
+        let store = files.open();
+        let id = put(&*store, vec![new_job(at(1), 1)]).await[0];
+        let claim = store.claim(claimant(1), at(2), LEASE).await.expect("claim").remove(0);
+        refuse_once(&store);
+        is_refused(store.settle(claim.key, at(3), completed(Verdict::Accepted)).await);
+        refuse_once(&store);
+        is_refused(store.find(id).await);
+        refuse_once(&store);
+        is_refused(store.list(Filter::default(), 9).await);
+        // Nobody but the reader asks: that is enough for the disk to get it.
+        let found = store.find(id).await.expect("find").expect("the job");
+        assert_eq!(found.status, Status::Completed, "it was not undone");
+        assert!(!store.shared.progress.is_in_doubt());
+        assert_eq!(jobs_without_the_log(&files), [id], "it is durable now");
+    }
+
+    #[tokio::test]
+    async fn after_a_refusal_nothing_is_acknowledged_on_top_of_a_log_with_a_hole() {
+        let files = Files::new();
+        // The schema is in the database then.
+        drop(files.open());
+        let store = files.open();
+        let mut ids: Vec<_> = put(&*store, (0..200).map(|n| new_job(at(n), n)).collect()).await;
+        let before = log_size(&files);
+        refuse_once(&store);
+        is_refused(store.insert(vec![new_job(at(300), 300)]).await);
+        assert!(jobs_without_the_log(&files).is_empty(), "the log was too long for this test");
+
+        put(&*store, vec![new_job(at(301), 301)]).await;
+        ids.push(new_job(at(300), 300).id);
+        assert_eq!(jobs_without_the_log(&files), ids, "all of the old log is in the database");
+        assert!(log_size(&files) < before, "and the new one begins anew");
+        ids.push(new_job(at(301), 301).id);
+        for id in &ids {
+            assert!(store.find(*id).await.expect("find").is_some());
+        }
+        let depth = Depth { pending: 202, running: 0, oldest_pending: Some(at(0)) };
+        assert_eq!(store.depth().await, Ok(depth), "counted again");
+        store.close().await;
+        assert_eq!(files.open().depth().await, Ok(depth));
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_emptied_keeps_the_store_away_and_then_no_longer() {
+        let files = Files::new();
+        let options = SqliteOptions { busy_timeout: Duration::from_millis(50), ..files.options() };
+        let store = Arc::new(SqliteStore::open(options).expect("open"));
+        let id = put(&*store, vec![new_job(at(1), 1)]).await[0];
+        let shell = Connection::open(files.options().path).expect("open from outside");
+        let look = "SELECT count(*) FROM jobs";
+        shell.execute_batch("BEGIN").expect("begin");
+        shell.query_row(look, [], |_| Ok(())).expect("a snapshot of the log");
+        refuse_once(&store);
+        is_refused(store.insert(vec![new_job(at(2), 2)]).await);
+        for _ in 0..2 {
+            is_refused(store.insert(vec![new_job(at(3), 3)]).await);
+            is_refused(store.claim(claimant(1), at(3), LEASE).await);
+            is_refused(store.claim_next("n", 1, || at(3), LEASE).await);
+            is_refused(store.sync().await);
+            is_refused(store.find(id).await);
+        }
+        let stored: u64 = Connection::open(files.options().path)
+            .and_then(|conn| conn.query_row(look, [], |row| row.get(0)))
+            .expect("count");
+        assert_eq!(stored, 2, "nothing came into the log meanwhile");
+        shell.execute_batch("ROLLBACK").expect("end of the snapshot");
+        put(&*store, vec![new_job(at(3), 3)]).await;
+        assert!(store.find(id).await.expect("find").is_some());
+        assert_eq!(store.depth().await.map(|depth| depth.pending), Ok(3));
+    }
+
+    /// Nobody knows whether the disk had refused it: that the next process can read it says nothing.
+    #[test]
+    fn a_log_that_a_dead_process_left_is_written_again() {
+        let files = Files::new();
+        drop(files.open());
+        let dead = Connection::open(files.options().path).expect("open");
+        dead.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("no checkpoint");
+        dead.execute("UPDATE meta SET value = value + 1 WHERE name = 'checked'", []).expect("update");
+        drop(dead);
+        let log =
+            std::fs::File::options().write(true).open(files.options().path.with_extension("db-wal")).expect("log");
+        log.set_modified(SystemTime::UNIX_EPOCH).expect("set the time");
+        let store = files.open();
+        let metadata = log.metadata().expect("metadata");
+        assert!(metadata.len() > 0 && metadata.modified().expect("a time") > SystemTime::UNIX_EPOCH, "{metadata:?}");
+        drop(store);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_closes_after_a_refusal_leaves_a_whole_database() {
+        let files = Files::new();
+        let store = files.open();
+        refuse_once(&store);
+        is_refused(store.insert(vec![new_job(at(1), 1)]).await);
+        drop(store);
+        assert_eq!(jobs_without_the_log(&files), [new_job(at(1), 1).id]);
+        assert_eq!(files.open().depth().await.map(|depth| depth.pending), Ok(1));
+    }
+}
+
 /// Opening, and being refused.
 mod opening {
     use super::*;

@@ -5,6 +5,7 @@
 
 use super::SqliteOptions;
 use super::hot::Hot;
+use super::log;
 use super::open::connect_writer;
 use super::room::Room;
 use super::standing::{self, Standing, Waiting};
@@ -13,7 +14,6 @@ use crate::{Depth, StoreError};
 use rusqlite::Connection;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -172,17 +172,6 @@ impl State {
     }
 }
 
-/// It exists once a connection has read anything, and stays the same file until the last one closes.
-fn open_log(database: &Path) -> rusqlite::Result<Arc<File>> {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    let opened = File::open(&path).map(Arc::new);
-    opened.map_err(|error| {
-        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-        rusqlite::Error::SqliteFailure(code, Some(format!("the log cannot be opened: {error}")))
-    })
-}
-
 fn stored_skew(conn: &Connection) -> rusqlite::Result<i64> {
     conn.query_row("SELECT value FROM meta WHERE name = 'id_skew_ms'", [], |r| r.get(0))
 }
@@ -201,7 +190,8 @@ pub(super) fn start(
 ) -> Result<Started, Box<dyn std::error::Error + Send + Sync>> {
     let skew_ms = Arc::new(AtomicI64::new(0));
     let state = State::new(conn, &options, skew_ms.clone())?;
-    let log = open_log(&options.path)?;
+    // The process before this one may have been killed when the disk had refused its log: there is no other trace.
+    let log = log::make_whole(&state.conn, &options.path)?;
     let progress = Arc::new(Progress::new());
     let shared = Arc::new(Shared { depth: Mutex::new(state.hot.depth()), skew_ms, progress: Arc::clone(&progress) });
     let (sender, receiver) = mpsc::channel(WAITING);
@@ -261,11 +251,15 @@ impl Writer {
 
     /// Runs a group and answers it. What must be done because answers reached nobody is in `follow_up` then.
     fn run(&mut self, mut group: Vec<Box<dyn Op>>) {
-        if self.syncer.has_failed() {
-            self.state = None;
-        }
         group.retain(|op| !op.abandoned());
         self.standing.tidy();
+        if self.shared.progress.is_in_doubt()
+            && let Err(error) = self.rescue()
+        {
+            self.standing.fail(&error);
+            group.into_iter().for_each(|op| op.fail(error.clone()));
+            return;
+        }
         if group.is_empty() && !self.can_serve() {
             return;
         }
@@ -359,7 +353,7 @@ impl Writer {
             let open = |writer: &mut Self| -> rusqlite::Result<State> {
                 let conn = connect_writer(&writer.options)?;
                 let state = State::new(conn, &writer.options, writer.shared.skew_ms.clone())?;
-                writer.log = open_log(&writer.options.path)?;
+                writer.log = log::open(&writer.options.path)?;
                 Ok(state)
             };
             self.state = Some(open(self).map_err(|error| Failed::All(error.into()))?);
@@ -368,13 +362,35 @@ impl Writer {
         Ok(())
     }
 
+    /// After the disk has refused the log: nothing more goes into it, and nobody is served, before the disk has
+    /// what is in it. Whoever was told of a refusal may find that it was done after all.
+    fn rescue(&mut self) -> Result<(), StoreError> {
+        self.state = None;
+        let conn = connect_writer(&self.options)?;
+        let log = log::rescue(&conn, &self.options.path)?;
+        let state = State::new(conn, &self.options, self.shared.skew_ms.clone())?;
+        let syncer = Syncer::start(Arc::clone(&self.shared.progress))
+            .map_err(|error| StoreError::Unavailable(format!("no thread for the disk: {error}")))?;
+        // Ends when it has refused all that it still has: from then on only the new one reports.
+        drop(std::mem::replace(&mut self.syncer, syncer));
+        self.log = log;
+        self.state = Some(state);
+        self.shared.progress.rescued();
+        tracing::info!("the disk has the store's log again");
+        Ok(())
+    }
+
     /// Leaves one tidy file behind: no log that the next start, or a backup by copying, has to know of.
     fn finish(self) {
-        let Self { state, syncer, .. } = self;
+        let Self { state, syncer, shared, options, .. } = self;
         // Whoever waits for the disk is answered first.
         drop(syncer);
         let Some(State { conn, .. }) = state else { return };
-        if let Err(error) = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        let folded = match shared.progress.is_in_doubt() {
+            false => log::fold(&conn),
+            true => log::rescue(&conn, &options.path).map(drop),
+        };
+        if let Err(error) = folded {
             tracing::warn!(%error, "the store's log could not be folded in; the next start will do it");
         }
         if let Err((_, error)) = conn.close() {
