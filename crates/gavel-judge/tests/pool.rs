@@ -34,7 +34,7 @@ fn language() -> Language {
     Language {
         id: "python3".into(),
         name: "Python".into(),
-        source_file: "main.py".into(),
+        source_file: Some("main.py".into()),
         extensions: vec![],
         compile: None,
         run: vec!["/bin/x".into()],

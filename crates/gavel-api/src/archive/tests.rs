@@ -1,3 +1,5 @@
+//! Archives as tools make them, and as nobody but an attacker does, byte by byte.
+
 use super::*;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use flate2::{Compress, Compression, FlushCompress};
