@@ -13,5 +13,7 @@ mod docker;
 mod harness;
 mod integrity;
 mod leaks;
+mod python;
+mod schema;
 mod server;
 mod stability;
