@@ -24,7 +24,7 @@ fn case_problem(name: &str) -> Result<(), String> {
     let case = toml(&format!("{folder}/case.toml"));
     let about = text(&case, "about").ok_or("says nothing in `about`")?;
     let language = text(&case, "language").ok_or("names no language")?;
-    let source = text(&case, "source").ok_or("names no source")?;
+    let source = text(&case, "source").or_else(|| case.get("files").map(|_| "case.toml")).ok_or("names no source")?;
     let verdicts = case.get("expect").and_then(|expect| expect.get("verdict")).and_then(|list| list.as_array());
     let verdicts = verdicts.filter(|list| !list.is_empty()).ok_or("expects no verdict")?;
     if let Some(odd) = verdicts.iter().find(|verdict| !verdict.as_str().is_some_and(|text| VERDICTS.contains(&text))) {
@@ -49,11 +49,15 @@ fn language_problem(id: &str) -> Result<(), String> {
     }
     let language = toml(&format!("{folder}/language.toml"));
     let sample = language.get("sample").and_then(|sample| sample.as_table()).ok_or("has no sample")?;
-    let source = text(sample, "source").ok_or("its sample has no source")?;
+    let files = sample.get("files").and_then(|files| files.as_array()).into_iter().flatten();
+    let names: Vec<&str> = sample.get("source").into_iter().chain(files).filter_map(|name| name.as_str()).collect();
+    if names.is_empty() {
+        return Err("its sample has no source".to_owned());
+    }
     text(sample, "expected").ok_or("its sample expects nothing")?;
-    match root().join(&folder).join(source).is_file() {
-        true => Ok(()),
-        false => Err(format!("has no {source}")),
+    match names.iter().find(|name| !root().join(&folder).join(name).is_file()) {
+        None => Ok(()),
+        Some(name) => Err(format!("has no {name}")),
     }
 }
 

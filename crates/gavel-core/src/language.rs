@@ -1,5 +1,6 @@
 //! Languages as data: how to compile and run, and within which limits.
 
+use crate::job::File;
 use crate::limits::Limits;
 use crate::units::Bytes;
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use std::sync::Arc;
 pub struct Language {
     pub id: String,
     pub name: String,
-    /// The name the source is stored under.
-    pub source_file: String,
+    /// The name the source is stored under. `None`: a job has no source, it is all in its files.
+    pub source_file: Option<String>,
     pub extensions: Vec<String>,
     /// `None`: the source is run as it is.
     pub compile: Option<Compile>,
@@ -44,13 +45,17 @@ pub struct Compile {
     pub argv: Vec<String>,
     /// Globs of the files that the run needs.
     pub artifacts: Vec<String>,
+    /// Only jobs that bring one of these files are compiled; empty: all are.
+    pub only_with: Vec<String>,
     pub limits: Limits,
 }
 
 /// A program that shows the language works.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
+    /// Empty where the language has no source file.
     pub source: Vec<u8>,
+    pub files: Vec<File>,
     pub stdin: Vec<u8>,
     pub expected: Vec<u8>,
 }
@@ -60,11 +65,23 @@ impl Language {
     pub fn run_argv(&self, args: &[String], limits: &Limits) -> Vec<String> {
         expand(&self.run, &[("{args}", args)], limits)
     }
+
+    /// The compile step of a job that brings these files, if it has one.
+    pub fn compile_with(&self, files: &[File]) -> Option<&Compile> {
+        let brought = |name: &String| files.iter().any(|file| file.path == *name);
+        self.compile.as_ref().filter(|compile| compile.only_with.is_empty() || compile.only_with.iter().any(brought))
+    }
 }
 
 impl Compile {
     pub fn argv(&self, options: &[String]) -> Vec<String> {
         expand(&self.argv, &[("{options}", options)], &self.limits)
+    }
+
+    /// The run finds the working directory as the compile step leaves it: files that a job brought are
+    /// artifacts like any other, and what was deleted is gone.
+    pub fn keeps_everything(&self) -> bool {
+        self.artifacts.iter().any(|pattern| pattern == "**")
     }
 }
 

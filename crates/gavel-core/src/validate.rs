@@ -104,7 +104,7 @@ impl Findings {
 pub fn validate(draft: Draft, catalogue: &Catalogue, rules: &Rules) -> Result<Job, Rejection> {
     let mut found = Findings { problems: Vec::new(), too_large: false };
     let language = find_language(&draft, catalogue, &mut found);
-    check_source(&draft, rules, &mut found);
+    check_source(&draft, language.as_deref(), rules, &mut found);
     found.size("stdin", draft.stdin.len(), rules.max_stdin);
     check_strings("args", &draft.args, &mut found);
     check_strings("compiler_options", &draft.compiler_options, &mut found);
@@ -132,9 +132,18 @@ fn find_language(draft: &Draft, catalogue: &Catalogue, found: &mut Findings) -> 
     language
 }
 
-fn check_source(draft: &Draft, rules: &Rules, found: &mut Findings) {
-    if draft.source.is_empty() {
-        found.wrong("source_code", "is empty: send the program as source_code or source_code_base64");
+fn check_source(draft: &Draft, language: Option<&Language>, rules: &Rules, found: &mut Findings) {
+    match language.filter(|language| language.source_file.is_none()) {
+        None if draft.source.is_empty() => {
+            found.wrong("source_code", "is empty: send the program as source_code or source_code_base64");
+        }
+        Some(language) if !draft.source.is_empty() => {
+            found.wrong("source_code", format!("must be empty: a program in {} is all in its files", language.id));
+        }
+        Some(language) if draft.files.is_empty() => {
+            found.wrong("files", format!("is empty: a program in {} is all in its files", language.id));
+        }
+        _ => {}
     }
     found.size("source_code", draft.source.len(), rules.max_source);
 }
@@ -189,7 +198,7 @@ fn check_files(draft: &Draft, language: Option<&Language>, rules: &Rules, found:
             found.wrong(field(), message);
             continue;
         }
-        if language.is_some_and(|l| l.source_file == file.path) {
+        if language.is_some_and(|l| l.source_file.as_ref() == Some(&file.path)) {
             found.wrong(field(), format!("{:?} is the name of the source itself", file.path));
         }
         if !seen.insert(&file.path) {
@@ -300,7 +309,7 @@ mod tests {
         Catalogue::new([Language {
             id: "python3".into(),
             name: "Python".into(),
-            source_file: "main.py".into(),
+            source_file: Some("main.py".into()),
             extensions: vec!["py".into()],
             compile: None,
             run: vec!["/usr/bin/python3".into(), "main.py".into()],
@@ -317,6 +326,12 @@ mod tests {
             judge0_ids: vec![],
             sample: None,
         }])
+    }
+
+    /// Python without a source of its own.
+    fn all_in_files() -> Catalogue {
+        let python = Language::clone(catalogue().get("python3").unwrap());
+        Catalogue::new([Language { source_file: None, ..python }])
     }
 
     fn good() -> Draft {
@@ -382,6 +397,25 @@ mod tests {
         for (change, field) in table {
             assert_eq!(fields(*change), [*field]);
         }
+    }
+
+    #[test]
+    fn a_language_without_a_source_takes_files_and_no_source() {
+        let check = |source: &[u8], files: Vec<File>| {
+            let draft = Draft { source: source.to_vec(), files, ..good() };
+            validate(draft, &all_in_files(), &Rules::default()).map_err(|rejection| rejection.problems)
+        };
+        assert!(check(b"", vec![file("run")]).is_ok());
+        // No name is taken.
+        assert!(check(b"", vec![file("main.py")]).is_ok());
+        let problem = |field: &str, message: &str| {
+            let message = format!("{message}: a program in python3 is all in its files");
+            Err(vec![Problem { field: field.into(), message }])
+        };
+        assert_eq!(check(b"x", vec![file("run")]), problem("source_code", "must be empty"));
+        assert_eq!(check(b"", vec![]), problem("files", "is empty"));
+        // One mistake, one message.
+        assert_eq!(check(b"x", vec![]), problem("source_code", "must be empty"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The pool over a real store and a scripted backend: what happens to jobs when things go wrong.
 
-use gavel_core::{Board, Catalogue, Facts, JobId, Language, Limits, Status, Stop, Timestamp};
+use gavel_core::check::Comparison;
+use gavel_core::{Board, Catalogue, Facts, JobId, Language, Limits, Status, Stop, Timestamp, Verdict};
 use gavel_judge::Cache;
 use gavel_judge::pool::{self, Parts, Pool, PoolOptions};
 use gavel_sandbox::fake::{Fake, printed};
@@ -34,7 +35,7 @@ fn language() -> Language {
     Language {
         id: "python3".into(),
         name: "Python".into(),
-        source_file: "main.py".into(),
+        source_file: Some("main.py".into()),
         extensions: vec![],
         compile: None,
         run: vec!["/bin/x".into()],
@@ -160,6 +161,29 @@ async fn who_listens_is_told_what_the_book_says() {
         }
     }
     pool.drain(Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_compared_by_the_rule_that_it_names() {
+    let world = World::new(echo());
+    let pool = world.start().await;
+    for (rule, printed, expected, verdict) in [
+        (Comparison::Native, "7\0\n", "7", Verdict::WrongAnswer),
+        (Comparison::Judge0, "7\0\n", "7", Verdict::Accepted),
+        (Comparison::Native, "", "", Verdict::Accepted),
+        (Comparison::Judge0, "", "", Verdict::WrongAnswer),
+        (Comparison::Judge0, "\n", "", Verdict::Accepted),
+    ] {
+        let mut job = contract::plain_job();
+        (job.stdin, job.expected_output, job.comparison) = (printed.into(), Some(expected.into()), rule);
+        let id = JobId::now_v7();
+        let new = NewJob { id, job, owner: None, idempotency: None, created_at: now() };
+        assert_eq!(world.store.insert(vec![new]).await.unwrap(), [Inserted::New]);
+        world.queue.announce(1);
+        let outcome = world.ended(id).await.outcome.expect("it has an outcome");
+        assert_eq!(outcome.verdict, verdict, "{rule:?} {printed:?} {expected:?}: {}", outcome.reason);
+    }
+    pool.drain(Duration::from_secs(5)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

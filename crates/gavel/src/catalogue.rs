@@ -3,7 +3,7 @@
 use crate::rootfs::{self, Roots};
 use gavel_core::language::{Compile, Sample};
 use gavel_core::units::parse_duration;
-use gavel_core::{Bytes, Catalogue, Language, Limits};
+use gavel_core::{Bytes, Catalogue, File, Language, Limits};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const MAX_SAMPLE: u64 = 1 << 20;
 #[serde(deny_unknown_fields)]
 struct Spec {
     name: String,
-    source_file: String,
+    source_file: Option<String>,
     #[serde(default)]
     extensions: Vec<String>,
     #[serde(default)]
@@ -35,6 +35,8 @@ struct Spec {
     #[serde(default)]
     version_command: Vec<String>,
     compile: Option<Vec<String>>,
+    #[serde(default)]
+    compile_only_with: Vec<String>,
     #[serde(default)]
     artifacts: Vec<String>,
     run: Vec<String>,
@@ -59,7 +61,10 @@ struct Spec {
 #[serde(deny_unknown_fields)]
 struct SampleSpec {
     /// A file beside the language.toml.
-    source: String,
+    source: Option<String>,
+    /// Files beside the language.toml, under the names that the job gives them.
+    #[serde(default)]
+    files: Vec<String>,
     #[serde(default)]
     stdin: String,
     expected: String,
@@ -184,19 +189,27 @@ fn language(id: &str, shown: &str, read: Read, bounds: &Bounds) -> Result<Langua
         format!("{shown} line {line}: {}", error.message())
     })?;
     check(&spec).map_err(wrong)?;
-    let sample = match &spec.sample {
-        Some(sample) => Some(Sample {
-            source: read(&sample.source).map_err(|error| wrong(format!("sample {}: {error}", sample.source)))?,
-            stdin: sample.stdin.clone().into_bytes(),
-            expected: sample.expected.clone().into_bytes(),
-        }),
-        None => None,
-    };
+    let sample = spec.sample.as_ref().map(|sample| read_sample(sample, read)).transpose().map_err(wrong)?;
     Ok(resolve(id, spec, sample, bounds))
 }
 
+fn read_sample(sample: &SampleSpec, read: Read) -> Result<Sample, String> {
+    let read = |name: &String| read(name).map_err(|error| format!("sample {name}: {error}"));
+    let file = |name: &String| Ok(File { path: name.clone(), content: read(name)? });
+    Ok(Sample {
+        source: sample.source.as_ref().map(read).transpose()?.unwrap_or_default(),
+        files: sample.files.iter().map(file).collect::<Result<_, String>>()?,
+        stdin: sample.stdin.clone().into_bytes(),
+        expected: sample.expected.clone().into_bytes(),
+    })
+}
+
 fn check(spec: &Spec) -> Result<(), String> {
-    gavel_core::path::check(&spec.source_file).map_err(|message| format!("source_file: {message}"))?;
+    for (key, names) in [("source_file", spec.source_file.as_slice()), ("compile_only_with", &spec.compile_only_with)] {
+        for name in names {
+            gavel_core::path::check(name).map_err(|message| format!("{key}: {message}"))?;
+        }
+    }
     if spec.run.is_empty() {
         return Err("run: name the command that runs the program".to_owned());
     }
@@ -212,6 +225,19 @@ fn check(spec: &Spec) -> Result<(), String> {
     }
     if spec.compile.is_none() && !spec.artifacts.is_empty() {
         return Err("artifacts: there is no compile command that could make them".to_owned());
+    }
+    if spec.compile.is_none() && !spec.compile_only_with.is_empty() {
+        return Err("compile_only_with: there is no compile command".to_owned());
+    }
+    if let Some(sample) = &spec.sample
+        && sample.source.is_some() != spec.source_file.is_some()
+    {
+        return Err(match &sample.source {
+            None => "sample: name its source".to_owned(),
+            Some(_) => {
+                "sample.source: without source_file a program is all in its files: name them in files".to_owned()
+            }
+        });
     }
     for path in &spec.requires {
         if !path.starts_with('/') {
@@ -244,6 +270,7 @@ fn resolve(id: &str, spec: Spec, sample: Option<Sample>, bounds: &Bounds) -> Lan
     let compile = spec.compile.map(|argv| Compile {
         argv,
         artifacts: spec.artifacts,
+        only_with: spec.compile_only_with,
         limits: compile_limits(spec.compile_timeout, spec.compile_memory_limit),
     });
     Language {
@@ -429,6 +456,8 @@ RUN mkdir -p -m 1777 /box && find / -xdev -perm /6000 -exec chmod a-s {{}} +
             ("compile = [\"gcc\"]\nartifacts = [\"a\"]\n", "compile: \"gcc\" must be an absolute path"),
             ("compile = [\"/usr/bin/gcc\"]\n", "artifacts: name the files"),
             ("requires = [\"gcc\"]\n", "requires: \"gcc\" must be"),
+            ("compile_only_with = [\"a\"]\n", "compile_only_with: there is no compile command"),
+            ("[sample]\nexpected = \"7\"\n", "sample: name its source"),
             ("backend = \"vm\"\n", "backend: \"vm\" must be"),
             ("[sample]\nsource = \"other\"\nexpected = \"7\"\n", "sample other: there is no such file"),
             ("[sample]\nsource = \"sample.x\"\n", "missing field `expected`"),
@@ -437,6 +466,21 @@ RUN mkdir -p -m 1777 /box && find / -xdev -perm /6000 -exec chmod a-s {{}} +
             let error = read_spec(&format!("{PLAIN}{addition}")).unwrap_err();
             assert!(error.contains(expected), "{addition}: {error}");
         }
+    }
+
+    #[test]
+    fn a_language_without_a_source_is_all_in_files() {
+        let spec = "name = \"X\"\nrun = [\"/bin/sh\", \"run\"]\ncompile = [\"/bin/sh\", \"make\"]\n\
+            compile_only_with = [\"make\"]\nartifacts = [\"**\"]\n[sample]\nexpected = \"7\"\n";
+        let language = read_spec(&format!("{spec}files = [\"sample.x\"]\n")).unwrap();
+        assert_eq!(language.source_file, None);
+        let sample = language.sample.as_ref().unwrap();
+        assert_eq!((sample.source.len(), sample.files.len(), &*sample.files[0].path), (0, 1, "sample.x"));
+        let file = |path: &str| [File { path: path.to_owned(), content: vec![] }];
+        assert!(language.compile_with(&file("make")).is_some_and(Compile::keeps_everything));
+        assert!(language.compile_with(&file("a/make")).is_none() && language.compile_with(&[]).is_none());
+        let error = read_spec(&format!("{spec}source = \"sample.x\"\n")).unwrap_err();
+        assert!(error.contains("sample.source: without source_file"), "{error}");
     }
 
     #[test]

@@ -438,8 +438,8 @@ pub struct LanguageBody<'a> {
     pub image: Option<&'a str>,
     #[schema(value_type = Vec<String>)]
     pub extensions: &'a [String],
-    /// The name under which the source is stored.
-    pub source_file: &'a str,
+    /// The name under which the source is stored. Null: a job has no source, it is all in its files.
+    pub source_file: Option<&'a str>,
     /// Null: the source is run as it is.
     #[schema(value_type = Option<Vec<String>>)]
     pub compile_command: Option<&'a [String]>,
@@ -463,12 +463,21 @@ pub struct LanguageLimits {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Sample)]
 pub struct SampleBody<'a> {
+    /// Empty where a program is all in its files.
     #[schema(value_type = String)]
     pub source_code: Cow<'a, str>,
+    pub files: Vec<SampleFile<'a>>,
     #[schema(value_type = String)]
     pub stdin: Cow<'a, str>,
     #[schema(value_type = String)]
     pub expected_output: Cow<'a, str>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SampleFile<'a> {
+    pub path: &'a str,
+    #[schema(value_type = String)]
+    pub content: Cow<'a, str>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -477,10 +486,17 @@ pub struct LanguagesBody<'a> {
     pub languages: Vec<LanguageBody<'a>>,
 }
 
+impl<'a> SampleFile<'a> {
+    fn of(file: &'a gavel_core::File) -> Self {
+        Self { path: &file.path, content: text(&file.content).0 }
+    }
+}
+
 impl<'a> LanguageBody<'a> {
     pub fn of(language: &'a Language, state: LanguageState) -> Self {
         let sample = |sample: &'a gavel_core::language::Sample| SampleBody {
             source_code: text(&sample.source).0,
+            files: sample.files.iter().map(SampleFile::of).collect(),
             stdin: text(&sample.stdin).0,
             expected_output: text(&sample.expected).0,
         };
@@ -493,7 +509,7 @@ impl<'a> LanguageBody<'a> {
             unavailable_reason: state.unavailable,
             image: language.image.as_deref(),
             extensions: &language.extensions,
-            source_file: &language.source_file,
+            source_file: language.source_file.as_deref(),
             compile_command: language.compile.as_ref().map(|compile| compile.argv.as_slice()),
             run_command: &language.run,
             limits: LanguageLimits {

@@ -21,6 +21,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::timeout;
 use tracing::error;
+use utoipa::ToSchema;
 
 /// Follows a job.
 ///
@@ -35,7 +36,7 @@ use tracing::error;
         ("Last-Event-ID" = Option<String>, Header, description = "`done` is answered with 204, so that a browser stops coming back"),
     ),
     responses(
-        (status = 200, description = "Events until `done`", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "Events until `done`; the schema is that of one event", body = EventBody, content_type = "text/event-stream"),
         (status = 204, description = "The client has seen `done`"),
         (status = 404, description = "Unknown job", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "Too many event streams are open", body = ProblemBody, content_type = "application/problem+json"),
@@ -60,6 +61,31 @@ pub async fn follow(
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// One event of the stream.
+#[derive(ToSchema)]
+#[schema(as = JobEvent)]
+#[allow(dead_code)]
+struct EventBody {
+    #[schema(example = "stdout")]
+    event: EventName,
+    /// A JSON object, as text.
+    data: String,
+    /// Only of the last event: `done`.
+    id: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code)]
+enum EventName {
+    Status,
+    Stdout,
+    Stderr,
+    CompileOutput,
+    Dropped,
+    Done,
 }
 
 /// The id of the last event.

@@ -232,6 +232,7 @@ fn languages() -> LanguageBook {
     let compile = Compile {
         argv: vec!["/usr/bin/gcc".into(), "{options}".into(), "main.c".into()],
         artifacts: vec!["a.out".into()],
+        only_with: vec![],
         limits: Limits::standard_compile(),
     };
     let c = language("c", "C", "main.c", "c", Some(compile));
@@ -253,7 +254,7 @@ fn language(id: &str, name: &str, source_file: &str, extension: &str, compile: O
     Language {
         id: id.into(),
         name: name.into(),
-        source_file: source_file.into(),
+        source_file: Some(source_file.into()),
         extensions: vec![extension.into()],
         compile,
         run: vec!["/usr/bin/run".into(), "{args}".into()],
@@ -268,6 +269,6 @@ fn language(id: &str, name: &str, source_file: &str, extension: &str, compile: O
         packages: Vec::new(),
         version_command: Vec::new(),
         judge0_ids: Vec::new(),
-        sample: Some(Sample { source: b"x".to_vec(), stdin: b"1".to_vec(), expected: b"1".to_vec() }),
+        sample: Some(Sample { source: b"x".to_vec(), files: vec![], stdin: b"1".to_vec(), expected: b"1".to_vec() }),
     }
 }

@@ -1,6 +1,6 @@
 //! The compile step: once per (toolchain, options, sources), then out of the cache.
 
-use super::{Judged, OnOutput, environment, input, own_files};
+use super::{Judged, OnOutput, environment, sent_files};
 use crate::cache::{Cache, Entry, Found, Key, Lookup};
 use gavel_core::facts::Exit;
 use gavel_core::language::{Compile, Scratch};
@@ -14,6 +14,8 @@ use std::time::Duration;
 /// How much may leave the compile sandbox.
 const MAX_FILES: u32 = 2000;
 const MAX_TOTAL: Bytes = Bytes::mib(128);
+/// The same where the whole directory is kept: it must fit into that of the run, and leave room there.
+const MAX_DIRECTORY: Bytes = Bytes::mib(32);
 
 pub enum Built {
     Program(Program),
@@ -105,7 +107,7 @@ fn key(language: &Language, compile: &Compile, argv: &[String], job: &Job, cache
     key.add_list(argv.iter().map(String::as_bytes));
     key.add_list(compile.artifacts.iter().map(String::as_bytes));
     key.add_list(language.env.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]));
-    key.add(language.source_file.as_bytes());
+    key.add(language.source_file.as_deref().unwrap_or_default().as_bytes());
     key.add(&job.source);
     key.add_list(job.files.iter().flat_map(|file| [file.path.as_bytes(), &file.content]));
     key
@@ -120,8 +122,7 @@ fn run_compiler(
     cancel: &Cancel,
     on_output: OnOutput,
 ) -> Result<Facts, Fault> {
-    let mut files = vec![input(&language.source_file, &job.source, false)];
-    files.extend(own_files(job));
+    let max_total = if compile.keeps_everything() { MAX_DIRECTORY } else { MAX_TOTAL };
     let command = Command {
         image: language.image.as_deref(),
         root: language.rootfs.as_deref(),
@@ -129,13 +130,13 @@ fn run_compiler(
         // The client's variables are for its program; the compiler's work depends on its options only.
         env: environment(language, None),
         stdin: &[],
-        files,
+        files: sent_files(language, job),
         limits: compile.limits.clone(),
         scratch: Scratch::for_compile(),
         stderr_to_stdout: true,
         network: false,
         on_output_limit: OnOutputLimit::Discard,
-        collect: Collect { patterns: compile.artifacts.clone(), max_files: MAX_FILES, max_total: MAX_TOTAL },
+        collect: Collect { patterns: compile.artifacts.clone(), max_files: MAX_FILES, max_total },
     };
     sandbox.run(&command, cancel, &mut |_: Pipe, bytes| on_output(Stream::CompileOutput, bytes))
 }
@@ -145,6 +146,11 @@ fn find_fault(compile: &Compile, facts: &Facts) -> Option<Finding> {
         return Some(finding);
     }
     debug_assert_eq!(facts.exit, Exit::Code(0));
+    if compile.keeps_everything() {
+        // A directory with holes would fail later, and nobody would see why.
+        let why = facts.files_left_out.first()?;
+        return Some(Finding::new(Verdict::CompileError, format!("a file of the compile step cannot be kept: {why}")));
+    }
     if facts.files.is_empty() {
         let why = facts.files_left_out.first().map_or_else(String::new, |why| format!(" ({why})"));
         let wanted = compile.artifacts.join(", ");

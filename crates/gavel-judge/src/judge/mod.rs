@@ -3,7 +3,7 @@
 mod compile;
 mod run;
 
-use crate::cache::{Cache, StoredFile};
+use crate::cache::{Cache, Entry, StoredFile};
 use compile::Built;
 use gavel_core::{Job, Language, Outcome};
 use gavel_sandbox::{Cancel, Content, Fault, InputFile, Sandbox};
@@ -30,23 +30,29 @@ pub fn judge(
     cancel: &Cancel,
     on_output: OnOutput,
 ) -> Result<Judged, Fault> {
-    let Some(compile) = &language.compile else {
-        let mut files = vec![input(&language.source_file, &job.source, false)];
-        files.extend(own_files(job));
-        return run::run(sandbox, language, job, &files, None, cancel, on_output);
+    let Some(compile) = language.compile_with(&job.files) else {
+        return run::run(sandbox, language, job, &sent_files(language, job), None, cancel, on_output);
     };
     match compile::build(sandbox, language, compile, job, cache, cancel, on_output)? {
         Built::Cancelled => Ok(Judged::Cancelled),
         Built::Refused(refusal) => Ok(refusal.into()),
         Built::Program(program) => {
-            let artifacts = program.entry.files.iter();
-            let mut files = if sandbox.shares_files(language.image.as_deref()) {
-                artifacts.map(|file| shared(&file.path, &program.entry.shared_path(file), file.executable)).collect()
+            let contents;
+            let files = if compile.keeps_everything() {
+                contents = contents_of(&program.entry)?;
+                program
+                    .entry
+                    .files
+                    .iter()
+                    .zip(&contents)
+                    .map(|(f, bytes)| input(&f.path, bytes, f.executable))
+                    .collect()
             } else {
-                artifacts.map(|file| stored(file, program.entry.path(file))).collect::<Vec<_>>()
+                let mut files = artifacts(sandbox, language, &program.entry);
+                // What the compiler made stands where the client's file of that name was.
+                files.extend(own_files(job).filter(|own| program.entry.files.iter().all(|file| file.path != own.path)));
+                files
             };
-            // What the compiler made stands where the client's file of that name was.
-            files.extend(own_files(job).filter(|own| program.entry.files.iter().all(|file| file.path != own.path)));
             let judged = run::run(sandbox, language, job, &files, Some(&program), cancel, on_output);
             if judged.is_err() {
                 // Its files may be what could not be used; the next attempt makes them anew.
@@ -55,6 +61,28 @@ pub fn judge(
             judged
         }
     }
+}
+
+/// Compiled files, as the sandbox takes them at the lowest price: the program can read and run them, but
+/// not always change them.
+fn artifacts<'a>(sandbox: &dyn Sandbox, language: &Language, entry: &'a Entry) -> Vec<InputFile<'a>> {
+    let files = entry.files.iter();
+    match sandbox.shares_files(language.image.as_deref()) {
+        true => files.map(|file| shared(&file.path, &entry.shared_path(file), file.executable)).collect(),
+        false => files.map(|file| stored(file, entry.path(file))).collect(),
+    }
+}
+
+/// A whole working directory belongs to the program, data files included: it gets copies that it may change.
+fn contents_of(entry: &Entry) -> Result<Vec<Vec<u8>>, Fault> {
+    let read = |file| std::fs::read(entry.path(file)).map_err(|error| Fault::new("read a compiled program", error));
+    entry.files.iter().map(read).collect()
+}
+
+/// What a client sends as its program: the source, where there is one, and the files.
+fn sent_files<'a>(language: &'a Language, job: &'a Job) -> Vec<InputFile<'a>> {
+    let source = language.source_file.iter().map(|name| input(name, &job.source, false));
+    source.chain(own_files(job)).collect()
 }
 
 fn own_files(job: &Job) -> impl Iterator<Item = InputFile<'_>> {

@@ -2,7 +2,6 @@
 
 use super::compile::Program;
 use super::{Judged, OnOutput, environment};
-use gavel_core::check::first_difference;
 use gavel_core::facts::Exit;
 use gavel_core::language::Scratch;
 use gavel_core::verdict::{Finding, classify, evidence};
@@ -80,7 +79,7 @@ fn accepted(job: &Job) -> Finding {
 
 fn compare(job: &Job, facts: &Facts) -> Option<Finding> {
     let expected = job.expected_output.as_ref()?;
-    let difference = first_difference(&facts.stdout, expected)?;
+    let difference = job.comparison.first_difference(&facts.stdout, expected)?;
     let line = difference.line;
     let reason = match (difference.got, difference.expected) {
         (Some(got), Some(want)) => format!("line {line} is {}, expected {}", quote(got), quote(want)),

@@ -25,8 +25,8 @@ struct Case {
     #[allow(dead_code)] // For people who read the case.
     about: String,
     language: String,
-    /// A file of the folder.
-    source: String,
+    /// A file of the folder; none where the program is all in its files.
+    source: Option<String>,
     #[serde(default)]
     stdin: String,
     stdin_repeat: Option<Repeat>,
@@ -212,7 +212,7 @@ fn run(server: &Server, case: &Case, settings: &[&str], slower: u64) -> Vec<Fail
 }
 
 fn request(case: &Case) -> Value {
-    let source = std::fs::read(case.folder.join(&case.source)).expect("the source of a case");
+    let source = case.source.as_ref().map(|name| std::fs::read(case.folder.join(name)).expect("the source of a case"));
     let stdin = match &case.stdin_repeat {
         Some(repeat) => repeat.text.repeat(repeat.times),
         None => case.stdin.clone(),
@@ -220,7 +220,7 @@ fn request(case: &Case) -> Value {
     let files: Vec<Value> =
         case.files.iter().map(|file| json!({ "path": file.path, "content": file.content })).collect();
     json!({
-        "language": case.language, "source_code_base64": BASE64_STANDARD.encode(source), "stdin": stdin,
+        "language": case.language, "source_code_base64": BASE64_STANDARD.encode(source.unwrap_or_default()), "stdin": stdin,
         "args": case.args, "expected_output": case.expected_output, "files": files, "limits": case.limits,
     })
 }

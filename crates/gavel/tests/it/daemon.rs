@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Those that the corpus and the samples need.
-const LANGUAGES: [&str; 7] = ["bash", "c", "cpp", "executable", "java", "javascript", "python3"];
+const LANGUAGES: [&str; 8] = ["bash", "c", "cpp", "executable", "java", "javascript", "multi-file", "python3"];
 
 pub const BASE: &str = "gavel-base:bookworm";
 

@@ -14,5 +14,7 @@ mod guide;
 mod harness;
 mod integrity;
 mod leaks;
+mod python;
+mod schema;
 mod server;
 mod stability;

@@ -19,7 +19,8 @@ pub struct Program {
 impl Program {
     pub fn build(language: &Language, sample: &Sample) -> Result<Self> {
         let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
-        std::fs::write(dir.path().join(&language.source_file), &sample.source)?;
+        let source = language.source_file.as_ref().with_context(|| format!("{} has no source file", language.id))?;
+        std::fs::write(dir.path().join(source), &sample.source)?;
         let stdin = dir.path().join("stdin");
         std::fs::write(&stdin, &sample.stdin)?;
         if let Some(compile) = &language.compile {

@@ -118,6 +118,7 @@ fn check_one(language: &Language, isolation: &Isolation, config: &Config, cache:
     let draft = Draft {
         language: language.id.clone(),
         source: sample.source.clone(),
+        files: sample.files.clone(),
         stdin: sample.stdin.clone(),
         expected_output: Some(sample.expected.clone()),
         ..Draft::default()

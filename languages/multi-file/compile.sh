@@ -1,0 +1,2 @@
+sed s/plus/+/ add.txt > add.sh
+rm add.txt
