@@ -4,7 +4,7 @@
 //! checked when it is submitted ([`CallbackRules::check`]); the addresses that its name leads to are checked
 //! each time before one of them is connected to ([`CallbackRules::refuses`]).
 
-use ipnet::IpNet;
+pub use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
