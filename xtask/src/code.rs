@@ -14,6 +14,7 @@ const MAY_SLEEP: &[(&str, &str)] = &[
     ("crates/gavel-api/tests/api/server.rs", "pause between two looks while polling"),
     ("crates/gavel-api/tests/api/stream.rs", "shows that nothing more is read"),
     ("crates/gavel-api/tests/api/worker.rs", "pause between two looks; output that comes in pieces"),
+    ("crates/gavel/tests/it/callbacks.rs", "the moment of a kill is what is random"),
     ("crates/gavel/tests/it/crash.rs", "the moment of a kill is what is random"),
     ("crates/gavel/tests/it/daemon.rs", "pause between two looks while polling"),
     ("crates/gavel/tests/it/docker.rs", "the moment of a kill is what is random"),

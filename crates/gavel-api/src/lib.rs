@@ -5,6 +5,7 @@
 //! This crate does not know sandboxes: it meets the workers only in the store and at the bell.
 
 pub mod archive;
+pub mod callbacks;
 mod docs;
 mod edge;
 pub mod error;

@@ -70,6 +70,10 @@ fn describe() {
     describe_histogram!("gavel_store_commit_seconds", Unit::Seconds, "Time from a commit until the disk has it.");
     describe_histogram!("gavel_store_group_size", "Requests that shared one commit.");
     describe_histogram!("gavel_store_sync_size", "Durable requests that shared one wait for the disk.");
+    describe_gauge!("gavel_deliveries_pending", "Callbacks that are due, under way or waiting to be tried again.");
+    describe_counter!("gavel_delivery_attempts_total", "Callbacks that were tried, by what came of it.");
+    describe_counter!("gavel_deliveries_given_up_total", "Callbacks that nobody tries again.");
+    describe_histogram!("gavel_delivery_seconds", Unit::Seconds, "Time of one attempt at a callback.");
     describe_gauge!("gavel_worker_jobs_done", "Jobs that the workers of this node ended.");
     describe_gauge!("gavel_worker_faults", "Jobs of this node's workers that met a fault of ours, each time.");
 }
@@ -89,6 +93,7 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/jobs/stream",
     "/api/v1/jobs/{id}",
     "/api/v1/jobs/{id}/cancel",
+    "/api/v1/jobs/{id}/deliveries",
     "/api/v1/jobs/{id}/events",
     "/api/v1/languages",
     "/api/v1/languages/{id}",
@@ -177,6 +182,11 @@ async fn gauge_now(service: &Service) {
         // The other numbers are wanted most when the store does not work.
         Ok(Err(error)) => warn!(%error, "the depth of the queue cannot be read"),
         Err(_) => warn!("the depth of the queue cannot be read in time"),
+    }
+    match timeout(PATIENCE, service.pending_deliveries()).await {
+        Ok(Ok(pending)) => gauge!("gavel_deliveries_pending").set(pending as f64),
+        Ok(Err(error)) => warn!(%error, "the number of callbacks cannot be read"),
+        Err(_) => warn!("the number of callbacks cannot be read in time"),
     }
     let workers = service.workers();
     for state in

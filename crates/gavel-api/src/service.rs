@@ -13,8 +13,8 @@ use gavel_core::board::WorkerEntry;
 use gavel_core::validate::validate;
 use gavel_core::{Board, Draft, Job, JobId, Problem, Rejection, Rules, Status, Timestamp};
 use gavel_store::{
-    Cancelled, Deleted, Depth, Event, Filter, Idempotency, Inserted, JobRecord, JobSummary, Listener, NewJob, Queue,
-    Store, StoreError,
+    Cancelled, Deleted, DeliveryRecord, Depth, Event, Filter, Idempotency, Inserted, JobRecord, JobSummary, Listener,
+    NewJob, Queue, Store, StoreError,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -310,6 +310,8 @@ impl Service {
             Cancelled::Unknown => return Err(ServiceError::UnknownJob),
             Cancelled::Ended(status) => return Err(ServiceError::AlreadyEnded(status)),
             Cancelled::Done => {
+                // Whether it has a callback is in its row; a look in vain costs little.
+                self.queue.announce_deliveries();
                 self.queue.publish(id, Event::Ended(None));
                 self.store.find(id).await?.map(Arc::new)
             }
@@ -327,6 +329,25 @@ impl Service {
             Status::Completed | Status::Failed => Err(ServiceError::AlreadyEnded(record.status)),
             Status::Cancelled | Status::Pending | Status::Running => Ok(record),
         }
+    }
+
+    /// The job and what became of its callback; `None` while there is nothing to deliver.
+    pub async fn delivery(
+        &self,
+        owner: &Owner,
+        id: JobId,
+    ) -> Result<(JobRecord, Option<DeliveryRecord>), ServiceError> {
+        let record = self.find(owner, id).await?;
+        let delivery = match record.job.callback {
+            Some(_) => self.store.delivery(id).await?,
+            None => None,
+        };
+        Ok((record, delivery))
+    }
+
+    /// Deliveries that are not over.
+    pub(crate) async fn pending_deliveries(&self) -> Result<u64, StoreError> {
+        self.store.pending_deliveries().await
     }
 
     /// Erases an ended job.

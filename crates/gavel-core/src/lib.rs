@@ -4,6 +4,7 @@
 //! [`verdict`] (what it means), [`check`] (is the output right).
 
 pub mod board;
+pub mod callback;
 pub mod check;
 pub mod facts;
 pub mod job;
@@ -16,6 +17,7 @@ pub mod validate;
 pub mod verdict;
 
 pub use board::Board;
+pub use callback::CallbackRules;
 pub use facts::{CollectedFile, Exit, Facts, Stop};
 pub use job::{Draft, File, Job, JobId, Status};
 pub use language::{Catalogue, Language};

@@ -1,5 +1,6 @@
 //! The door: a [`Draft`] becomes a [`Job`] or is refused with everything that is wrong with it.
 
+use crate::callback::CallbackRules;
 use crate::job::{Draft, Job};
 use crate::language::{Catalogue, Language};
 use crate::limits::Limits;
@@ -19,6 +20,8 @@ pub struct Rules {
     pub max_collect: usize,
     /// The operator lets jobs reach the network.
     pub allow_network: bool,
+    /// Jobs may name a URL that is told of their end; `None`: they may not.
+    pub callbacks: Option<CallbackRules>,
 }
 
 impl Default for Rules {
@@ -31,6 +34,7 @@ impl Default for Rules {
             max_runs: 20,
             max_collect: 32,
             allow_network: false,
+            callbacks: None,
         }
     }
 }
@@ -235,8 +239,16 @@ fn check_switches(draft: &Draft, rules: &Rules, found: &mut Findings) {
     if draft.interactive.is_some() {
         found.wrong("interactive", "interactive jobs are not available on this server: send all input as stdin");
     }
-    if draft.callback.is_some() {
-        found.wrong("callback_url", "callbacks are not available on this server: use ?wait=true or the job's events");
+    if let Some(callback) = &draft.callback {
+        let checked = match &rules.callbacks {
+            Some(callbacks) => callbacks.check(&callback.url).map(drop),
+            None => Err("callbacks are switched off on this server: leave it out and use ?wait=true or the job's \
+                         events, or have the operator set callbacks.enabled"
+                .to_owned()),
+        };
+        if let Err(message) = checked {
+            found.wrong("callback_url", message);
+        }
     }
     let runs = draft.runs.unwrap_or(1);
     if runs < 1 || runs > rules.max_runs {
@@ -416,6 +428,20 @@ mod tests {
         assert_eq!(check(b"", vec![]), problem("files", "is empty"));
         // One mistake, one message.
         assert_eq!(check(b"x", vec![]), problem("source_code", "must be empty"));
+    }
+
+    #[test]
+    fn a_callback_is_for_the_operator_to_allow() {
+        let draft = |url: &str| {
+            let callback = Some(Callback { url: url.into(), form: CallbackForm::Native });
+            Draft { callback, ..good() }
+        };
+        let rules = Rules { callbacks: Some(CallbackRules::default()), ..Rules::default() };
+        let job = validate(draft("https://example.org/hook"), &catalogue(), &rules).unwrap();
+        assert_eq!(job.callback.unwrap().url, "https://example.org/hook");
+        let message = |url, rules| validate(draft(url), &catalogue(), rules).unwrap_err().problems[0].message.clone();
+        assert!(message("http://127.0.0.1/", &rules).contains("loopback"));
+        assert!(message("https://example.org/hook", &Rules::default()).contains("callbacks.enabled"));
     }
 
     #[test]

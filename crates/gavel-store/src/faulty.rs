@@ -1,8 +1,9 @@
 //! A store and a queue that fail on demand, for the tests of those who must live with that.
 
 use crate::{
-    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Event, Filter, Inserted, JobRecord, JobSummary, Lease,
-    Listener, NewJob, Queue, Settlement, Store, StoreError, Swept,
+    Cancelled, Claim, ClaimKey, Claimant, Courier, Deleted, Deliveries, DeliveryEnd, DeliveryKey, DeliveryRecord,
+    Depth, Ended, Event, Filter, Inserted, JobRecord, JobSummary, Lease, Listener, NewJob, Queue, Settlement, Store,
+    StoreError, Swept,
 };
 use async_trait::async_trait;
 use gavel_core::{JobId, Timestamp};
@@ -26,13 +27,17 @@ pub enum Call {
     Sweep,
     TakeBack,
     Retain,
+    ClaimDeliveries,
+    SettleDelivery,
+    Delivery,
+    PendingDeliveries,
     Depth,
     Recent,
     Check,
 }
 
 impl Call {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Insert,
         Self::Sync,
         Self::Claim,
@@ -45,6 +50,10 @@ impl Call {
         Self::Sweep,
         Self::TakeBack,
         Self::Retain,
+        Self::ClaimDeliveries,
+        Self::SettleDelivery,
+        Self::Delivery,
+        Self::PendingDeliveries,
         Self::Depth,
         Self::Recent,
         Self::Check,
@@ -235,6 +244,27 @@ impl<S: Store> Store for Faulty<S> {
         self.pass(Call::Retain, self.inner.retain(before, max)).await
     }
 
+    async fn claim_deliveries(
+        &self,
+        courier: Courier,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Deliveries, StoreError> {
+        self.pass(Call::ClaimDeliveries, self.inner.claim_deliveries(courier, now, lease)).await
+    }
+
+    async fn settle_delivery(&self, key: DeliveryKey, now: Timestamp, end: DeliveryEnd) -> Result<(), StoreError> {
+        self.pass(Call::SettleDelivery, self.inner.settle_delivery(key, now, end)).await
+    }
+
+    async fn delivery(&self, id: JobId) -> Result<Option<DeliveryRecord>, StoreError> {
+        self.pass(Call::Delivery, self.inner.delivery(id)).await
+    }
+
+    async fn pending_deliveries(&self) -> Result<u64, StoreError> {
+        self.pass(Call::PendingDeliveries, self.inner.pending_deliveries()).await
+    }
+
     async fn depth(&self) -> Result<Depth, StoreError> {
         self.pass(Call::Depth, self.inner.depth()).await
     }
@@ -283,6 +313,16 @@ impl Queue for FaultyQueue {
 
     async fn wait(&self) {
         self.inner.wait().await;
+    }
+
+    fn announce_deliveries(&self) {
+        if self.rings() {
+            self.inner.announce_deliveries();
+        }
+    }
+
+    async fn wait_for_deliveries(&self) {
+        self.inner.wait_for_deliveries().await;
     }
 
     fn publish(&self, id: JobId, event: Event) {

@@ -19,6 +19,8 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 use async_trait::async_trait;
 use gavel_core::verdict::{Evidence, Verdict};
 use gavel_core::{Job, JobId, Outcome, Status, Timestamp};
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,6 +121,107 @@ pub enum Deleted {
     Done,
     NotEnded(Status),
     Unknown,
+}
+
+/// Who delivers callbacks, and what it has under way.
+#[derive(Debug, Clone, Default)]
+pub struct Courier {
+    pub node: String,
+    /// Deliveries that it takes at most.
+    pub max: usize,
+    /// Deliveries to one host at once.
+    pub per_host: usize,
+    /// How many are under way already, by host.
+    pub busy: BTreeMap<String, usize>,
+}
+
+/// Names one attempt at one delivery: a job has one at most, so the job names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeliveryKey {
+    pub id: JobId,
+    pub attempt: u32,
+}
+
+/// The news of a job's end, on its way to the URL that the job names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    pub key: DeliveryKey,
+    /// Attempts that came to an end before this one. Attempts that were given back or lost do not count.
+    pub tries: u32,
+    /// Host and port, by which [`Courier::busy`] counts.
+    pub host: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deliveries {
+    pub claimed: Vec<Delivery>,
+    /// When the next one may be claimed, as far as it is known now.
+    pub next: Option<Timestamp>,
+}
+
+/// What became of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryTry {
+    pub started_at: Timestamp,
+    pub duration: Duration,
+    /// What the receiver answered, if it did.
+    pub status_code: Option<u16>,
+    /// Why it failed, in public words.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryEnd {
+    Delivered(DeliveryTry),
+    /// It failed and is due again at this time.
+    Retry {
+        done: DeliveryTry,
+        at: Timestamp,
+    },
+    /// It failed, and nobody tries again.
+    GivenUp(DeliveryTry),
+    /// Nothing was done: due at once, and nothing is written down.
+    Released,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    Pending,
+    Delivered,
+    GivenUp,
+}
+
+impl DeliveryState {
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::GivenUp];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
+impl FromStr for DeliveryState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        known.ok_or_else(|| format!("unknown state {text:?}"))
+    }
+}
+
+/// A delivery with its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRecord {
+    pub state: DeliveryState,
+    /// When it is tried next; `None` where it is over or under way.
+    pub next_at: Option<Timestamp>,
+    /// When the job ended.
+    pub created_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub tries: Vec<DeliveryTry>,
 }
 
 /// One row of the book, as read.
@@ -235,9 +338,9 @@ pub enum StoreError {
 /// The book. Sizes of memory are kept in whole KiB, rounded up; times of day and limits in microseconds.
 /// Dropping the future of a call leaves open whether it was carried out, but claims that nobody received
 /// go back. Every method that writes returns only when what it wrote survives a power cut, except
-/// `insert_unsynced`, `claim`, `claim_next` and `extend`: a forgotten claim costs one attempt at most, never
-/// a job. What `find` and `list` say of an ended job survives a power cut, too. What fails as `Unavailable` may
-/// have been carried out.
+/// `insert_unsynced`, `claim`, `claim_next`, `extend` and `claim_deliveries`: a forgotten claim costs one
+/// attempt at most, never a job. What `find` and `list` say of an ended job survives a power cut, too. What
+/// fails as `Unavailable` may have been carried out.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// One answer for each job, in order; all that are `New` are stored in one transaction.
@@ -291,6 +394,25 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes back every claim of this node: called at start, when nothing can be running yet.
     async fn take_back(&self, node: String, now: Timestamp, max_attempts: u32) -> Result<Swept, StoreError>;
+
+    /// Hands out deliveries that are due, longest due first. A job with a callback gets one in the very
+    /// transaction that ends it, however it ends; erasing the job erases it, delivered or not.
+    /// [`Store::take_back`] takes back those of its node, too.
+    async fn claim_deliveries(
+        &self,
+        courier: Courier,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Deliveries, StoreError>;
+
+    /// Ends an attempt at a delivery. `LeaseLost` if it is not the current one.
+    async fn settle_delivery(&self, key: DeliveryKey, now: Timestamp, end: DeliveryEnd) -> Result<(), StoreError>;
+
+    /// The delivery of a job; `None` while it has not ended, and where it has no callback.
+    async fn delivery(&self, id: JobId) -> Result<Option<DeliveryRecord>, StoreError>;
+
+    /// Deliveries that are not over.
+    async fn pending_deliveries(&self) -> Result<u64, StoreError>;
 
     /// Erases ended jobs older than `before`, at most `max` of them; returns how many.
     async fn retain(&self, before: Timestamp, max: usize) -> Result<u64, StoreError>;
@@ -351,6 +473,14 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Returns when jobs were announced since the last call.
     async fn wait(&self);
+
+    /// Jobs with a callback have ended: whoever waits in [`Queue::wait_for_deliveries`] should look.
+    fn announce_deliveries(&self) {}
+
+    /// Returns when such jobs were announced since the last call; never where the bell cannot tell.
+    async fn wait_for_deliveries(&self) {
+        std::future::pending().await
+    }
 
     /// Tells listeners of a job. Cheap when nobody listens.
     fn publish(&self, id: JobId, event: Event);

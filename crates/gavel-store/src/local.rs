@@ -40,6 +40,8 @@ pub struct LocalQueue {
     shards: [Arc<Mutex<Shard>>; SHARDS],
     wishes: Mutex<Wishes>,
     wished: Notify,
+    /// Keeps one ring for who is not waiting yet.
+    deliveries: Notify,
 }
 
 struct Shard {
@@ -111,6 +113,7 @@ impl LocalQueue {
             shards: std::array::from_fn(shard),
             wishes: Mutex::default(),
             wished: Notify::new(),
+            deliveries: Notify::new(),
         }
     }
 
@@ -320,6 +323,15 @@ impl Queue for LocalQueue {
             // However often it rang by now: one look at the book answers it all.
             self.rung.store(false, Ordering::SeqCst);
         }
+    }
+
+    fn announce_deliveries(&self) {
+        self.deliveries.notify_one();
+    }
+
+    /// Meant for the one task per process that delivers.
+    async fn wait_for_deliveries(&self) {
+        self.deliveries.notified().await;
     }
 
     fn publish(&self, id: JobId, event: Event) {

@@ -6,6 +6,7 @@ use crate::config::value::{BackendChoice, PoolPolicy};
 use crate::data_dir;
 use crate::exit::{ExitCode, coded};
 use anyhow::{Context, Result};
+use gavel_api::callbacks::CallbackOptions;
 use gavel_api::{HealthOptions, HttpOptions, LanguageState, ServeOptions, ServiceOptions};
 use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Catalogue, Language};
@@ -336,6 +337,26 @@ pub fn service_options(config: &Config) -> ServiceOptions {
         max_depth: config.queue.max_depth.get(),
         ..ServiceOptions::default()
     }
+}
+
+/// `None`: callbacks are switched off, and what is due waits until they are on again.
+pub fn callback_options(config: &Config) -> Result<Option<CallbackOptions>> {
+    let callbacks = &config.callbacks;
+    if !callbacks.enabled {
+        return Ok(None);
+    }
+    Ok(Some(CallbackOptions {
+        node: node(config)?,
+        rules: config.callback_rules(),
+        secrets: callbacks.secrets.clone(),
+        timeout: callbacks.timeout,
+        max_attempts: callbacks.max_attempts.get(),
+        backoff: callbacks.backoff,
+        max_backoff: callbacks.max_backoff,
+        concurrency: callbacks.concurrency.get(),
+        per_host: callbacks.per_host.get(),
+        ..CallbackOptions::default()
+    }))
 }
 
 pub fn http_options(config: &Config) -> HttpOptions {

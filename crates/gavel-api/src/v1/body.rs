@@ -65,7 +65,8 @@ pub struct SubmitBody {
     /// Globs of files that come back with the result.
     #[serde(default, deserialize_with = "bounded_or_null")]
     pub collect: Option<Vec<String>>,
-    /// Not available yet.
+    /// Called when the job has ended, where the operator allows it: a signed POST with the job.
+    #[schema(format = "uri", max_length = 2048, example = "https://example.org/hook")]
     pub callback_url: Option<String>,
     /// Kept with the job and given back; means nothing to the server.
     pub metadata: Option<BTreeMap<String, String>>,

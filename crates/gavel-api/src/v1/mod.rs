@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod batch;
 pub mod body;
+pub mod deliveries;
 pub mod events;
 pub mod fields;
 pub mod jobs;
@@ -21,6 +22,7 @@ pub fn routes() -> Router<App> {
         .route("/jobs/stream", post(stream::create))
         .route("/jobs/{id}", get(jobs::find).delete(jobs::erase))
         .route("/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/jobs/{id}/deliveries", get(deliveries::list))
         .route("/jobs/{id}/events", get(events::follow))
         .route("/languages", get(languages::list))
         .route("/languages/{id}", get(languages::find))

@@ -2,12 +2,14 @@
 
 mod batch;
 mod bounds;
+mod callbacks;
 mod client;
 mod document;
 mod events;
 mod hosts;
 mod jobs;
 mod operation;
+mod receiver;
 mod refusals;
 mod server;
 mod stream;

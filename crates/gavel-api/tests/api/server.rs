@@ -174,6 +174,19 @@ impl Server {
         panic!("{id} never became {status}: {}", self.job(id).await);
     }
 
+    /// Waits until the job's callback has come to this; gives its delivery.
+    pub async fn delivery(&self, id: &str, status: &str) -> Value {
+        let mut shown = Value::Null;
+        for _ in 0..1000 {
+            shown = self.get(&format!("/api/v1/jobs/{id}/deliveries")).send().await.json();
+            if shown["deliveries"][0]["status"] == status {
+                return shown["deliveries"][0].clone();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the callback of {id} never became {status}: {shown}");
+    }
+
     /// Waits until nobody listens any more and no place is taken.
     pub async fn nothing_held(&self) {
         for _ in 0..500 {

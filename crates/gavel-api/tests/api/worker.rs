@@ -81,6 +81,7 @@ async fn work(store: Arc<dyn Store>, queue: Arc<dyn Queue>, hold: Arc<Semaphore>
         Err(error) => panic!("{error}"),
     }
     queue.publish(id, event);
+    queue.announce_deliveries();
     queue.announce(1);
 }
 

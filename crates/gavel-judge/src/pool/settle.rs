@@ -114,6 +114,9 @@ fn tell(shared: &Arc<Shared>, claim: Claim, settled_at: Timestamp, end: Settleme
 
 fn announce(shared: &Arc<Shared>, claim: Claim, settled_at: Timestamp, end: Settlement) {
     let (queue, key) = (&shared.parts.queue, claim.key);
+    if claim.job.callback.is_some() {
+        queue.announce_deliveries();
+    }
     let Settlement::Released { delay, .. } = end else {
         let record = record(claim, &shared.options.node, settled_at, end);
         queue.publish(key.id, Event::Ended(record));

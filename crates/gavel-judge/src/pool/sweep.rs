@@ -18,6 +18,7 @@ pub async fn run(shared: Arc<Shared>) {
                 }
                 // Also for rings that were lost.
                 shared.parts.queue.announce(swept.requeued as usize);
+                shared.parts.queue.announce_deliveries();
             }
             Err(e) => tracing::error!(error = %e, "cannot sweep"),
         }

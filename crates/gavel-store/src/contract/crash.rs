@@ -2,7 +2,7 @@
 //! had acknowledged is there when the store is opened again.
 
 use super::model::Random;
-use super::{LEASE, completed, new_job};
+use super::{LEASE, completed, new_job, with_callback};
 use crate::{Cancelled, Claimant, Deleted, Inserted, Store};
 use gavel_core::{JobId, Status, Timestamp, Verdict};
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ async fn submit(store: &dyn Store, mut random: Random) {
                 let mut new = new_job(now(), random.number());
                 // Enough to fill several pages now and then.
                 new.job.stdin = vec![b'x'; random.below(20_000) as usize];
-                new
+                if wants_callback(new.id) { with_callback(new, "https://example.org/") } else { new }
             })
             .collect();
         let ids: Vec<JobId> = jobs.iter().map(|new| new.id).collect();
@@ -73,6 +73,11 @@ async fn run(store: &dyn Store, mut random: Random, worker: i32) {
             }
         }
     }
+}
+
+/// Every second job.
+fn wants_callback(id: JobId) -> bool {
+    id.as_bytes()[15].is_multiple_of(2)
 }
 
 /// What was said about each job, in order.
@@ -116,6 +121,9 @@ impl Promises {
                 continue;
             };
             let status = record.status;
+            let delivery = store.delivery(*id).await.expect("delivery");
+            let owed = status.has_ended() && wants_callback(*id);
+            assert_eq!(delivery.is_some(), owed, "{id}: {status}, and its callback {delivery:?}");
             if said.contains(&"cancelled") {
                 assert_eq!(status, Status::Cancelled, "{id}: {said:?}");
             } else if said.contains(&"completed") {

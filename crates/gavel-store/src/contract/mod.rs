@@ -3,6 +3,7 @@
 //! `queue_contract!`.
 
 pub mod crash;
+pub mod delivery;
 pub mod model;
 pub mod queue;
 pub mod store;
@@ -67,6 +68,12 @@ pub fn plain_job() -> Job {
 /// A plain job; its id and its time agree, as they do in the server.
 pub fn new_job(created_at: Timestamp, n: u64) -> NewJob {
     NewJob { id: id_at(created_at, n), job: plain_job(), owner: None, idempotency: None, created_at }
+}
+
+/// A plain job that wants this URL called.
+pub fn with_callback(mut new: NewJob, url: &str) -> NewJob {
+    new.job.callback = Some(Callback { url: url.to_owned(), form: CallbackForm::Native });
+    new
 }
 
 pub fn with_priority(mut new: NewJob, priority: i32) -> NewJob {

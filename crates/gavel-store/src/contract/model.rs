@@ -420,6 +420,9 @@ impl Walk<'_> {
         for record in [&mut found, &mut expected].into_iter().flatten() {
             record.error_message = record.error_message.as_ref().map(|_| String::new());
         }
+        let delivery = self.store.delivery(id).await.expect(place);
+        let owed = expected.as_ref().filter(|record| record.status.has_ended() && record.job.callback.is_some());
+        assert_eq!(delivery.map(|d| d.created_at), owed.and_then(|record| record.completed_at), "{place}");
         // A cancelled job that was never run again keeps no trace of its former workers.
         assert_eq!(found, expected, "{place}");
     }

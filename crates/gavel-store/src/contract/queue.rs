@@ -25,6 +25,7 @@ macro_rules! queue_contract {
             an_announcement_before_the_wait_counts
             announcements_before_one_look_are_one
             nothing_is_no_announcement
+            deliveries_that_were_announced_before_the_wait_count
             no_announcement_is_lost_however_they_race
             a_listener_hears_everything_in_order
             a_late_listener_hears_the_attempt_from_its_start
@@ -107,6 +108,20 @@ pub async fn announcements_before_one_look_are_one(fixture: &dyn QueueFixture) {
     not_now(queue.wait()).await;
     queue.announce(1);
     soon(queue.wait()).await;
+}
+
+pub async fn deliveries_that_were_announced_before_the_wait_count(fixture: &dyn QueueFixture) {
+    let queue = fixture.fresh().await;
+    queue.announce_deliveries();
+    queue.announce_deliveries();
+    timeout(PATIENCE, queue.wait_for_deliveries()).await.expect("it was announced");
+    let again = timeout(Duration::from_millis(20), queue.wait_for_deliveries()).await;
+    assert!(again.is_err(), "two rings before one look are one");
+    let (late, ()) = tokio::join!(timeout(PATIENCE, queue.wait_for_deliveries()), async {
+        tokio::task::yield_now().await;
+        queue.announce_deliveries();
+    });
+    late.expect("who waits is woken");
 }
 
 pub async fn nothing_is_no_announcement(fixture: &dyn QueueFixture) {

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
+pub use super::delivery::*;
+
 /// One test for each rule, on the stores of a fixture.
 #[macro_export]
 macro_rules! store_contract {
@@ -65,6 +67,18 @@ macro_rules! store_contract {
             retention_erases_the_oldest_ended_jobs_and_no_others
             the_latest_ended_jobs_come_newest_first
             everything_is_there_after_opening_again
+            a_job_with_a_callback_leaves_a_delivery_however_it_ends
+            a_job_that_goes_on_leaves_no_delivery
+            a_delivery_is_handed_out_once_until_its_lease_runs_out
+            deliveries_are_handed_out_longest_due_first
+            a_delivery_that_failed_comes_back_when_it_is_due_with_its_log
+            what_became_of_an_old_attempt_at_a_delivery_is_refused
+            a_delivery_that_is_given_back_is_due_at_once_and_counts_nothing
+            a_busy_host_holds_up_nobody_else
+            a_long_queue_for_one_host_is_stepped_over
+            a_node_that_starts_anew_gets_back_its_own_deliveries_only
+            a_delivery_goes_with_its_job
+            deliveries_are_there_after_opening_again
             a_store_that_works_says_so
             a_closed_store_is_unavailable
         );

@@ -1,5 +1,6 @@
 //! Out of the queue: claims and their leases.
 
+use super::deliver;
 use super::row::{Columns, add_brought, blob, id_at};
 use super::writer::Tx;
 use crate::{Claim, ClaimKey, Claimant, Lease, StoreError};
@@ -17,6 +18,7 @@ struct Candidate {
     attempt: u32,
     tries: u32,
     created_at: i64,
+    callback: Option<String>,
 }
 
 impl Candidate {
@@ -44,7 +46,8 @@ pub(super) fn claim(tx: &mut Tx<'_>, by: &Claimant, now: Timestamp, lease: Durat
                 Ok((job, owner)) => {
                     let claim = candidate.claim(job, owner, worker, now);
                     remove_pending(tx, candidate.rank, candidate.id, candidate.created_at)?;
-                    insert_running(tx.conn, &claim, candidate.seq, candidate.rank, &by.node, lease)?;
+                    let callback = candidate.callback.as_deref();
+                    insert_running(tx.conn, &claim, candidate.seq, candidate.rank, &by.node, lease, callback)?;
                     tx.hot.running_added();
                     claims.push(claim);
                 }
@@ -62,7 +65,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, by: &Claimant, now: Timestamp, lease: Durat
 
 fn candidates(tx: &Tx<'_>, now: Timestamp, limit: usize) -> Result<Vec<Candidate>, StoreError> {
     let mut statement = tx.conn.prepare_cached(
-        "SELECT id, rank, seq, attempt, tries, created_at FROM pending
+        "SELECT id, rank, seq, attempt, tries, created_at, callback FROM pending
          WHERE not_before <= ?1 ORDER BY rank, id LIMIT ?2",
     )?;
     let mut rows = statement.query(params![now.0, limit])?;
@@ -75,6 +78,7 @@ fn candidates(tx: &Tx<'_>, now: Timestamp, limit: usize) -> Result<Vec<Candidate
             attempt: row.get(3)?,
             tries: row.get(4)?,
             created_at: row.get(5)?,
+            callback: row.get(6)?,
         });
     }
     Ok(found)
@@ -103,11 +107,12 @@ pub(super) fn insert_running(
     rank: i64,
     node: &str,
     lease: Duration,
+    callback: Option<&str>,
 ) -> Result<(), StoreError> {
     conn.prepare_cached(
         "INSERT INTO running
-             (id, seq, attempt, tries, worker_id, node, lease_until, rank, created_at, started_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             (id, seq, attempt, tries, worker_id, node, lease_until, rank, created_at, started_at, callback)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         blob(&claim.key.id),
@@ -119,7 +124,8 @@ pub(super) fn insert_running(
         claim.started_at.plus(lease).0,
         rank,
         claim.created_at.0,
-        claim.started_at.0
+        claim.started_at.0,
+        callback
     ])?;
     Ok(())
 }
@@ -144,7 +150,7 @@ fn give_up(tx: &mut Tx<'_>, candidate: &Candidate, now: Timestamp, cause: &str) 
         .execute(params![UNREADABLE, now.0, candidate.seq, blob(&candidate.id)]);
     match failed.map_err(StoreError::from) {
         // So damaged that not even this can be written: it is out of the queue at least.
-        Ok(_) | Err(StoreError::Damaged(_)) => Ok(()),
+        Ok(_) | Err(StoreError::Damaged(_)) => deliver::enqueue(tx, candidate.id, candidate.callback.as_deref(), now),
         Err(error) => Err(error),
     }
 }

@@ -1,6 +1,7 @@
 //! How attempts end: settled, taken back, cancelled.
 
 use super::claim::remove_pending;
+use super::deliver;
 use super::request::evidence_to_json;
 use super::row::{COLLECTED, blob, id_at, rank, to_ms};
 use super::writer::Tx;
@@ -20,9 +21,11 @@ struct Attempt {
     rank: i64,
     created_at: i64,
     started_at: i64,
+    callback: Option<String>,
 }
 
-const ATTEMPT: &str = "SELECT id, seq, attempt, tries, worker_id, node, cancel_wanted, rank, created_at, started_at
+const ATTEMPT: &str = "SELECT id, seq, attempt, tries, worker_id, node, cancel_wanted, rank, created_at, started_at,
+                              callback
                        FROM running";
 
 impl Attempt {
@@ -38,6 +41,7 @@ impl Attempt {
             rank: row.get(7)?,
             created_at: row.get(8)?,
             started_at: row.get(9)?,
+            callback: row.get(10)?,
         })
     }
 
@@ -61,8 +65,8 @@ impl Attempt {
         }
         tx.conn
             .prepare_cached(
-                "INSERT INTO pending (rank, id, seq, not_before, attempt, tries, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO pending (rank, id, seq, not_before, attempt, tries, created_at, callback)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 self.rank,
@@ -71,7 +75,8 @@ impl Attempt {
                 not_before.0,
                 self.attempt,
                 tries,
-                self.created_at
+                self.created_at,
+                self.callback
             ])?;
         tx.hot.pending_added(self.created_at);
         Ok(())
@@ -95,7 +100,7 @@ impl Attempt {
                 now.0,
                 self.seq
             ])?;
-        Ok(())
+        deliver::enqueue(tx, self.id, self.callback.as_deref(), now)
     }
 
     fn complete(&self, tx: &Tx<'_>, now: Timestamp, outcome: &Outcome) -> Result<(), StoreError> {
@@ -142,7 +147,7 @@ impl Attempt {
                 )?
                 .execute(params![self.seq, COLLECTED, n, file.path, file.executable, file.content])?;
         }
-        Ok(())
+        deliver::enqueue(tx, self.id, self.callback.as_deref(), now)
     }
 }
 
@@ -195,6 +200,9 @@ pub(super) fn take_back(
             attempt.end(tx, now, Status::Failed, Some(&message))?;
         }
     }
+    if let Lost::Node(node) = whose {
+        deliver::take_back(tx, node, now)?;
+    }
     Ok(swept)
 }
 
@@ -229,14 +237,16 @@ pub(super) fn cancel(tx: &mut Tx<'_>, id: JobId, now: Timestamp) -> Result<Cance
         return Ok(Cancelled::Ended(status));
     }
     let rank = rank(Timestamp(created_at), priority);
-    let attempt: Option<u32> = tx
+    let waiting: Option<(u32, Option<String>)> = tx
         .conn
-        .prepare_cached("SELECT attempt FROM pending WHERE rank = ?1 AND id = ?2")?
-        .query_row(params![rank, blob(&id)], |r| r.get(0))
+        .prepare_cached("SELECT attempt, callback FROM pending WHERE rank = ?1 AND id = ?2")?
+        .query_row(params![rank, blob(&id)], |r| Ok((r.get(0)?, r.get(1)?)))
         .optional()?;
+    let (attempt, callback) = waiting.unwrap_or((0, None));
     remove_pending(tx, rank, id, created_at)?;
     tx.conn
         .prepare_cached("UPDATE jobs SET status = 'cancelled', attempt = ?1, completed_at = ?2 WHERE seq = ?3")?
-        .execute(params![attempt.unwrap_or(0), now.0, seq])?;
+        .execute(params![attempt, now.0, seq])?;
+    deliver::enqueue(tx, id, callback.as_deref(), now)?;
     Ok(Cancelled::Done)
 }

@@ -1,6 +1,7 @@
 //! Out of the book: deletion and retention. The pages of erased rows are used again for new ones, so
 //! the file stays at its largest size but does not grow; `VACUUM` by hand makes it small.
 
+use super::deliver;
 use super::insert::KEY_LIFE;
 use super::row::{blob, id_at, rank};
 use super::writer::Tx;
@@ -59,6 +60,7 @@ pub(super) fn retain(tx: &mut Tx<'_>, before: Timestamp, max: usize) -> Result<u
 
 fn erase(tx: &Tx<'_>, seq: i64, id: JobId) -> Result<(), StoreError> {
     tx.conn.prepare_cached("DELETE FROM job_files WHERE seq = ?1")?.execute([seq])?;
+    deliver::erase(tx, id)?;
     tx.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;
     tx.conn.prepare_cached("UPDATE idempotency SET job_gone = 1 WHERE job_id = ?1")?.execute([blob(&id)])?;
     Ok(())

@@ -1,7 +1,7 @@
 //! Into the book: new jobs, their files, their idempotency keys.
 
 use super::request::Request;
-use super::row::{BROUGHT, ORIGIN, blob, rank};
+use super::row::{BROUGHT, ORIGIN, blob, called, rank};
 use super::standing;
 use super::writer::Tx;
 use crate::{Inserted, NewJob, StoreError};
@@ -57,10 +57,16 @@ fn insert_one(tx: &mut Tx<'_>, new: &NewJob, max_depth: u64, room: bool) -> Resu
 fn enqueue(tx: &mut Tx<'_>, new: &NewJob, seq: i64) -> Result<(), StoreError> {
     tx.conn
         .prepare_cached(
-            "INSERT INTO pending (rank, id, seq, not_before, attempt, tries, created_at)
-             VALUES (?1, ?2, ?3, 0, 0, 0, ?4)",
+            "INSERT INTO pending (rank, id, seq, not_before, attempt, tries, created_at, callback)
+             VALUES (?1, ?2, ?3, 0, 0, 0, ?4, ?5)",
         )?
-        .execute(params![rank(new.created_at, new.job.priority.into()), blob(&new.id), seq, new.created_at.0])?;
+        .execute(params![
+            rank(new.created_at, new.job.priority.into()),
+            blob(&new.id),
+            seq,
+            new.created_at.0,
+            called(&new.job)
+        ])?;
     tx.hot.pending_added(new.created_at.0);
     Ok(())
 }

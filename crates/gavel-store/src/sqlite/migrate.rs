@@ -11,8 +11,10 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "jobs", sql: include_str!("../../migrations/sqlite/0001_jobs.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "jobs", sql: include_str!("../../migrations/sqlite/0001_jobs.sql") },
+    Migration { version: 2, name: "deliveries", sql: include_str!("../../migrations/sqlite/0002_deliveries.sql") },
+];
 
 /// "gavl": tells Gavel's databases from those of other programs.
 const APPLICATION_ID: i32 = 0x6761_766c;

@@ -1,6 +1,7 @@
 //! The book on one node: SQLite, one writer thread with group commit, readers that never wait for it.
 
 mod claim;
+mod deliver;
 mod end;
 mod erase;
 mod error;
@@ -24,8 +25,8 @@ pub use error::OpenError;
 pub use migrate::MigrationState;
 
 use crate::{
-    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Filter, Inserted, JobRecord, JobSummary, Lease,
-    NewJob, Settlement, Store, StoreError, Swept,
+    Cancelled, Claim, ClaimKey, Claimant, Courier, Deleted, Deliveries, DeliveryEnd, DeliveryKey, DeliveryRecord,
+    Depth, Ended, Filter, Inserted, JobRecord, JobSummary, Lease, NewJob, Settlement, Store, StoreError, Swept,
 };
 use async_trait::async_trait;
 use end::Lost;
@@ -332,6 +333,28 @@ impl Store for SqliteStore {
                 return Ok(erased);
             }
         }
+    }
+
+    async fn claim_deliveries(
+        &self,
+        courier: Courier,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<Deliveries, StoreError> {
+        self.write(Durability::Relaxed, 1, move |tx| deliver::claim(tx, &courier, now, lease)).await
+    }
+
+    async fn settle_delivery(&self, key: DeliveryKey, now: Timestamp, end: DeliveryEnd) -> Result<(), StoreError> {
+        let held = self.write(Durability::Full, 1, move |tx| deliver::settle(tx, key, now, &end)).await?;
+        if held { Ok(()) } else { Err(StoreError::LeaseLost) }
+    }
+
+    async fn delivery(&self, id: JobId) -> Result<Option<DeliveryRecord>, StoreError> {
+        self.read_synced(move |conn| deliver::find(conn, id)).await
+    }
+
+    async fn pending_deliveries(&self) -> Result<u64, StoreError> {
+        self.read(deliver::pending).await
     }
 
     async fn depth(&self) -> Result<Depth, StoreError> {

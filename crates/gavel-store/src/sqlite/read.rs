@@ -216,7 +216,12 @@ mod tests {
 
     fn plan(filter: &Filter) -> String {
         let conn = Connection::open_in_memory().expect("open");
-        conn.execute_batch(include_str!("../../migrations/sqlite/0001_jobs.sql")).expect("schema");
+        for schema in [
+            include_str!("../../migrations/sqlite/0001_jobs.sql"),
+            include_str!("../../migrations/sqlite/0002_deliveries.sql"),
+        ] {
+            conn.execute_batch(schema).expect("schema");
+        }
         let Listing { sql, values } = Listing::of(filter, 50, 1000);
         let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("prepare");
         let lines = statement.query_map(params_from_iter(values), |row| row.get::<_, String>(3)).expect("query");

@@ -29,6 +29,11 @@ pub(super) fn rank(created_at: Timestamp, priority: i64) -> i64 {
 
 pub(super) const RANK: &str = "j.created_at - j.priority * 10000000";
 
+/// Whom the job tells of its end.
+pub(super) fn called(job: &Job) -> Option<String> {
+    job.callback.as_ref().map(|callback| gavel_core::callback::called(&callback.url))
+}
+
 pub(super) fn blob(id: &JobId) -> &[u8] {
     id.as_bytes()
 }
@@ -37,7 +42,7 @@ pub(super) fn to_ms(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e6
 }
 
-fn from_ms(ms: f64) -> Duration {
+pub(super) fn from_ms(ms: f64) -> Duration {
     // Rounded to whole nanoseconds, in which it was measured; a float-to-int cast saturates.
     Duration::from_nanos((ms * 1e6).round() as u64)
 }

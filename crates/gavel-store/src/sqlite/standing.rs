@@ -2,7 +2,7 @@
 //! second commit for each job, and the way to the dispatcher and back between the two.
 
 use super::claim::{claim, insert_running};
-use super::row::rank;
+use super::row::{called, rank};
 use super::writer::Tx;
 use crate::{Claim, ClaimKey, Claimant, NewJob, StoreError};
 use gavel_core::Timestamp;
@@ -94,7 +94,8 @@ pub(super) fn take_new(tx: &mut Tx<'_>, new: &NewJob, seq: i64) -> Result<bool, 
         started_at,
     };
     let rank = rank(new.created_at, new.job.priority.into());
-    insert_running(tx.conn, &claim, seq, rank, &waiting.node, waiting.lease)?;
+    let callback = called(&new.job);
+    insert_running(tx.conn, &claim, seq, rank, &waiting.node, waiting.lease, callback.as_deref())?;
     tx.hot.running_added();
     standing.found.push(claim);
     Ok(true)

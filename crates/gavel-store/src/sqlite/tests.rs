@@ -652,7 +652,7 @@ mod disk {
 /// Opening, and being refused.
 mod opening {
     use super::*;
-    use crate::contract::{at, new_job, put};
+    use crate::contract::{NODE, at, claim_ids, new_job, put};
 
     fn refused(options: SqliteOptions) -> OpenError {
         let error = SqliteStore::open(options).err().expect("this should be refused");
@@ -670,7 +670,7 @@ mod opening {
         assert!(message.contains(&files.directory.path().display().to_string()), "{message}");
         assert!(matches!(SqliteStore::migrate(&files.options()), Err(OpenError::InUse { .. })));
         // Reading how far it is migrated disturbs nobody.
-        assert_eq!(SqliteStore::migrations(&files.options()).expect("migrations").len(), 1);
+        assert_eq!(SqliteStore::migrations(&files.options()).expect("migrations").len(), 2);
         store.close().await;
         let store = files.open();
         drop(store);
@@ -738,7 +738,7 @@ mod opening {
         conn.execute("INSERT INTO schema_migrations VALUES (99, 'from the future', 0)", []).expect("insert");
         drop(conn);
         let error = refused(files.options());
-        assert!(matches!(error, OpenError::TooNew { found: 99, known: 1, .. }), "{error:?}");
+        assert!(matches!(error, OpenError::TooNew { found: 99, known: 2, .. }), "{error:?}");
         assert!(error.to_string().contains("newer Gavel"));
     }
 
@@ -781,9 +781,31 @@ mod opening {
         let files = Files::new();
         let states = || SqliteStore::migrations(&files.options()).expect("migrations");
         assert!(states().iter().all(|state| state.applied_at.is_none()));
-        assert_eq!(SqliteStore::migrate(&files.options()).expect("migrate"), 1);
+        assert_eq!(SqliteStore::migrate(&files.options()).expect("migrate"), 2);
         assert_eq!(SqliteStore::migrate(&files.options()).expect("migrate"), 0);
         assert!(states().iter().all(|state| state.applied_at.is_some()));
+    }
+
+    #[tokio::test]
+    async fn jobs_of_an_older_gavel_are_run_and_read() {
+        let files = Files::new();
+        let store = files.open();
+        let ids = put(&*store, vec![new_job(at(0), 0), new_job(at(1), 1)]).await;
+        assert_eq!(claim_ids(&*store, 1, at(2)).await, ids[..1]);
+        store.close().await;
+        drop(store);
+        let older = Connection::open(files.options().path).expect("open");
+        older
+            .execute_batch(
+                "DROP TABLE deliveries; DROP TABLE delivery_tries; ALTER TABLE pending DROP COLUMN callback;
+                 ALTER TABLE running DROP COLUMN callback; DELETE FROM schema_migrations WHERE version > 1;",
+            )
+            .expect("the schema of before");
+        drop(older);
+        let store = files.open();
+        store.take_back(NODE.to_owned(), at(3), 3).await.expect("take back");
+        assert_eq!(claim_ids(&*store, 2, at(3)).await, ids);
+        assert_eq!(store.delivery(ids[0]).await, Ok(None));
     }
 }
 

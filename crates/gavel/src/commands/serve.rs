@@ -8,6 +8,7 @@ use crate::ui::say_line;
 use crate::versions::{self, Remembered};
 use crate::wiring::{self, Isolation, Purpose};
 use anyhow::{Context, Result};
+use gavel_api::callbacks::{CallbackParts, Deliverer};
 use gavel_api::{Health, LanguageBook, Parts, Service};
 use gavel_core::{Board, Catalogue};
 use gavel_judge::pool::{self, Pool, PoolOptions};
@@ -69,6 +70,8 @@ async fn serve(
     let Isolation { backend, catalogue, shown, states } = wiring::isolation(&config, &catalogue, &purpose)?;
     let languages = LanguageBook::new(shown, states);
     let pool = start_pool(&config, &store, &queue, &board, &backend, cache, &catalogue).await?;
+    // After the pool, which has taken back what an earlier process of this name had under way.
+    let deliverer = start_deliverer(&config, &store, &queue)?;
     let service = Service::new(Parts {
         store: store.clone(),
         queue,
@@ -98,6 +101,9 @@ async fn serve(
             std::process::exit(INTERRUPTED);
         });
         pool.drain(config.workers.drain_timeout).await;
+        if let Some(deliverer) = deliverer {
+            deliverer.drain(config.callbacks.timeout).await;
+        }
     };
     gavel_api::serve(listener, router, service, wiring::serve_options(&config), drained).await?;
     // Its threads may hold it for a moment longer than we live.
@@ -105,6 +111,12 @@ async fn serve(
     store.close().await;
     info!("stopped");
     Ok(())
+}
+
+fn start_deliverer(config: &Config, store: &Arc<dyn Store>, queue: &Arc<dyn Queue>) -> Result<Option<Deliverer>> {
+    let Some(options) = wiring::callback_options(config)? else { return Ok(None) };
+    let parts = CallbackParts::of_system(store.clone(), queue.clone());
+    Ok(Some(Deliverer::start(parts, options).context("callbacks cannot be sent")?))
 }
 
 async fn start_pool(

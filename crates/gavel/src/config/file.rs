@@ -77,8 +77,14 @@ fn scalar(value: &DeValue) -> Option<String> {
         DeValue::Float(number) => Some(number.to_string()),
         DeValue::Boolean(switch) => Some(switch.to_string()),
         DeValue::Array(items) => {
-            let items: Option<Vec<String>> =
-                items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
+            let items: Option<Vec<String>> = items
+                .iter()
+                .map(|item| match item.get_ref() {
+                    DeValue::String(text) => Some(text.to_string()),
+                    DeValue::Integer(number) => Some(number.to_string()),
+                    _ => None,
+                })
+                .collect();
             Some(items?.join(","))
         }
         DeValue::Datetime(_) | DeValue::Table(_) => None,

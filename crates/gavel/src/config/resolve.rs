@@ -2,7 +2,7 @@
 
 use super::file;
 use super::table::{Config, Default, KEYS, Key};
-use super::value::{Value, without_secrets};
+use super::value::{Kind, Value, shown};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,8 @@ impl ConfigError {
     }
 
     pub fn value(key: &str, setting: &Setting, message: impl fmt::Display) -> Self {
-        Self(format!("{key} = {:?} ({}): {message}", without_secrets(&setting.text), setting.origin))
+        let kind = KEYS.iter().find(|known| known.path() == key).map_or(Kind::Text, |known| known.kind);
+        Self(format!("{key} = {:?} ({}): {message}", shown(kind, &setting.text), setting.origin))
     }
 
     pub fn other(message: impl Into<String>) -> Self {
@@ -263,6 +264,16 @@ mod tests {
             ),
             ("[server]\nallowed_hosts = [\"*\"]", "\"*\" is no name of a host"),
             ("[server", "gavel.toml line 1: "),
+            ("[callbacks]\nenabled = true", "callbacks.secrets = \"\" (default): callbacks are signed"),
+            ("[callbacks]\nallowed_ports = [0]", "write ports between 1 and 65535"),
+            ("[callbacks]\nallowed_ports = []", "name at least one port"),
+            (
+                "[callbacks]\nallow_networks = [\"10.1.0.0/8\"]",
+                "10.1.0.0/8 has bits beyond its length: write 10.0.0.0/8",
+            ),
+            ("[callbacks]\nallow_networks = [\"lan\"]", "\"lan\" is no network"),
+            ("[callbacks]\ntimeout = \"10m\"", "must be between \"100ms\" and \"60s\""),
+            ("[callbacks]\nbackoff = \"1h\"", "must not be above callbacks.max_backoff, which is 600s"),
         ];
         for (file, expected) in table {
             assert!(wrong(file, &[], &[]).contains(expected), "{file}: {}", wrong(file, &[], &[]));

@@ -4,6 +4,7 @@ use super::resolve::{ConfigError, Settings};
 use super::table::Config;
 use gavel_core::Bytes;
 use gavel_sandbox::docker::{MAX_CONTAINERS, OVERHEAD};
+use std::time::Duration;
 
 /// Everything that is wrong with a configuration whose single values are fine.
 pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
@@ -49,6 +50,9 @@ pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
     if config.sandbox.container_cpu_limit.0 < 0.01 {
         refuse("sandbox.container_cpu_limit", "must be at least 0.01".to_owned());
     }
+    for (message, key) in callbacks(config, settings) {
+        refuse(key, message);
+    }
     for (message, key) in pool(config) {
         refuse(key, message);
     }
@@ -56,6 +60,27 @@ pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
         if settings.get::<std::time::Duration>("", key).is_ok_and(|time| time.as_secs() == 0) {
             refuse(key, "must be at least \"1s\"".to_owned());
         }
+    }
+    wrong
+}
+
+fn callbacks(config: &Config, settings: &Settings) -> Vec<(String, &'static str)> {
+    let callbacks = &config.callbacks;
+    let mut wrong = Vec::new();
+    if callbacks.enabled && callbacks.secrets.is_empty() {
+        let remedy = "callbacks are signed, so that receivers can tell them from forged ones: make a secret with \
+                      echo \"whsec_$(head -c 32 /dev/urandom | base64)\"";
+        wrong.push((remedy.to_owned(), "callbacks.secrets"));
+    }
+    if callbacks.allowed_ports.is_empty() {
+        wrong.push(("name at least one port, as in [80, 443]".to_owned(), "callbacks.allowed_ports"));
+    }
+    if callbacks.timeout < Duration::from_millis(100) || callbacks.timeout > Duration::from_secs(60) {
+        wrong.push(("must be between \"100ms\" and \"60s\"".to_owned(), "callbacks.timeout"));
+    }
+    if callbacks.backoff > callbacks.max_backoff {
+        let most = settings.text("callbacks.max_backoff");
+        wrong.push((format!("must not be above callbacks.max_backoff, which is {most}"), "callbacks.backoff"));
     }
     wrong
 }

@@ -2,7 +2,7 @@
 
 use super::resolve::{Origin, Settings};
 use super::table::{Default, KEYS, Key};
-use super::value::without_secrets;
+use super::value::{Kind, shown};
 use crate::ui::Paint;
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ pub fn as_toml(settings: &Settings, paint: Paint) -> String {
             _ = writeln!(out, "\n{}", paint.bold(&format!("[{section}]")));
         }
         let setting = settings.setting(&key.path());
-        let value = key.kind.to_toml(&without_secrets(&setting.text));
+        let value = key.kind.to_toml(&shown(key.kind, &setting.text));
         // A key that is not set has no TOML value; a comment shows that it exists.
         let line = match setting.text.is_empty() && setting.origin == Origin::Default {
             true => format!("# {} =", key.name),
@@ -32,7 +32,7 @@ pub fn as_json(settings: &Settings) -> serde_json::Value {
     let entries = KEYS.iter().map(|key| {
         let setting = settings.setting(&key.path());
         let mut entry = serde_json::json!({
-            "value": without_secrets(&setting.text),
+            "value": shown(key.kind, &setting.text),
             "source": setting.origin.as_str(),
         });
         match &setting.origin {
@@ -75,6 +75,7 @@ pub fn as_markdown() -> String {
 fn default_in_words(key: &Key) -> String {
     match key.default {
         Default::Is("") => "none".to_owned(),
+        Default::Is(text) if key.kind == Kind::Numbers => format!("`{}`", key.kind.to_toml(text)),
         Default::Is(text) => format!("`{text}`"),
         Default::Core(value) => format!("`{}`", value()),
         Default::From(words, _) => words.to_owned(),
@@ -93,6 +94,18 @@ mod tests {
         let text = as_toml(&settings, Paint::off());
         let again = Sources { file: Some((PathBuf::from("x"), text)), ..Sources::default() };
         assert!(resolve(&again).is_ok(), "{:?}", resolve(&again).err());
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let env =
+            |text: &str| Sources { env: vec![("GAVEL_CALLBACKS_SECRETS".into(), text.into())], ..Sources::default() };
+        let (config, settings) = resolve(&env(secret)).unwrap();
+        let printed = as_toml(&settings, Paint::off()) + &as_json(&settings).to_string() + &format!("{config:?}");
+        assert!(printed.contains("****") && !printed.contains("MfKQ9"), "{printed}");
+        let errors = format!("{:?}", resolve(&env("whsec_MfKQ9")).unwrap_err());
+        assert!(errors.contains("callbacks.secrets") && !errors.contains("MfKQ9"), "{errors}");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use super::resolve::{ConfigError, Settings};
 use super::value::{BackendChoice, Cpus, Kind, LogFormat, PoolPolicy, Url, Value};
-use gavel_core::{Bytes, Limits, Rules};
+use gavel_api::callbacks::{CallbackOptions, Secret};
+use gavel_core::callback::IpNet;
+use gavel_core::{Bytes, CallbackRules, Limits, Rules};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -227,6 +229,29 @@ keys! {
             "The largest file.";
     }
 
+    ["callbacks"] callbacks: Callbacks {
+        enabled: bool = Is("false"), None,
+            "Let jobs name a URL that is called when they have ended.";
+        secrets: Vec<Secret> = Is(""), None,
+            "Keys that callbacks are signed with: `whsec_` and base64 of 24 to 64 bytes. Each signs, so that one can be replaced by another.";
+        allowed_ports: Vec<u16> = Is("80,443"), None,
+            "Ports that may be called.";
+        allow_networks: Vec<IpNet> = Is(""), None,
+            "Networks that may be called although they are not public, as in [\"10.0.0.0/8\"]. All others that are not are refused, whatever name leads there.";
+        timeout: Duration = Is("5s"), None,
+            "Time for one call, from the name to the answer.";
+        max_attempts: NonZeroU32 = Core(|| CallbackOptions::default().max_attempts.to_string()), None,
+            "Calls after which a receiver is given up that does not answer with 2xx.";
+        backoff: Duration = Is("1s"), None,
+            "Longest pause before the second call; doubled before each further one. The pause is a random part of it.";
+        max_backoff: Duration = Is("600s"), None,
+            "The longest pause of all.";
+        concurrency: NonZeroUsize = Core(|| CallbackOptions::default().concurrency.to_string()), None,
+            "Calls at once.";
+        per_host: NonZeroUsize = Core(|| CallbackOptions::default().per_host.to_string()), None,
+            "Calls at once to the same host and port.";
+    }
+
     ["cache"] cache: Cache {
         dir: PathBuf = From("`cache` in `data_dir`", |s| format!("{}/cache", s.text("data_dir"))), None,
             "Where compiled programs are kept.";
@@ -309,6 +334,11 @@ impl Config {
             max_runs: self.limits.max_runs.get(),
             max_collect: self.limits.max_collect,
             allow_network: self.sandbox.allow_network,
+            callbacks: self.callbacks.enabled.then(|| self.callback_rules()),
         }
+    }
+
+    pub fn callback_rules(&self) -> CallbackRules {
+        CallbackRules { ports: self.callbacks.allowed_ports.clone(), networks: self.callbacks.allow_networks.clone() }
     }
 }

@@ -1,5 +1,7 @@
 //! How the texts of a configuration become values: one trait, one impl for each kind of value.
 
+use gavel_api::callbacks::Secret;
+use gavel_core::callback::IpNet;
 use gavel_core::units::{Bytes, parse_duration};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +26,9 @@ pub enum Kind {
     Number,
     Factor,
     List,
+    Numbers,
+    /// A list that is never shown.
+    Secrets,
     OneOf(&'static [&'static str]),
 }
 
@@ -40,6 +45,8 @@ impl Kind {
             Self::Number => "whole number".to_owned(),
             Self::Factor => "number".to_owned(),
             Self::List => "list of texts".to_owned(),
+            Self::Numbers => "list of whole numbers".to_owned(),
+            Self::Secrets => "list of texts, kept secret".to_owned(),
             Self::OneOf(choices) => choices.join(", "),
         }
     }
@@ -48,7 +55,8 @@ impl Kind {
     pub fn to_toml(self, text: &str) -> String {
         match self {
             Self::Switch | Self::Number | Self::Factor => text.to_owned(),
-            Self::List => {
+            Self::Numbers => format!("[{}]", list(text).join(", ")),
+            Self::List | Self::Secrets => {
                 let items: Vec<String> = list(text).iter().map(|item| quote(item)).collect();
                 format!("[{}]", items.join(", "))
             }
@@ -135,6 +143,34 @@ impl Value for Vec<String> {
     }
 }
 
+impl Value for Vec<u16> {
+    const KIND: Kind = Kind::Numbers;
+    fn parse(text: &str) -> Result<Self, String> {
+        let port = |item: &String| item.parse().ok().filter(|port| *port > 0);
+        let ports: Option<Self> = list(text).iter().map(port).collect();
+        ports.ok_or_else(|| "write ports between 1 and 65535, as in [80, 443]".to_owned())
+    }
+}
+
+impl Value for Vec<IpNet> {
+    const KIND: Kind = Kind::List;
+    fn parse(text: &str) -> Result<Self, String> {
+        let network = |item: &String| match item.parse::<IpNet>() {
+            Ok(network) if network.trunc() == network => Ok(network),
+            Ok(network) => Err(format!("{item} has bits beyond its length: write {}", network.trunc())),
+            Err(_) => Err(format!("{item:?} is no network: write one as in \"10.0.0.0/8\" or \"fd00::/8\"")),
+        };
+        list(text).iter().map(network).collect()
+    }
+}
+
+impl Value for Vec<Secret> {
+    const KIND: Kind = Kind::Secrets;
+    fn parse(text: &str) -> Result<Self, String> {
+        list(text).iter().map(|item| Secret::parse(item)).collect()
+    }
+}
+
 /// An empty text is the same as leaving the key out.
 impl<T: Value> Value for Option<T> {
     const KIND: Kind = T::KIND;
@@ -154,6 +190,14 @@ impl Value for Url {
             Some((scheme, rest)) if !scheme.is_empty() && !rest.is_empty() => Ok(Self(text.to_owned())),
             _ => Err("write a URL with its scheme, as in \"sqlite:gavel.db\"".to_owned()),
         }
+    }
+}
+
+/// What may be shown of a value: nothing of a secret, and no password.
+pub fn shown(kind: Kind, text: &str) -> String {
+    match kind {
+        Kind::Secrets if !text.is_empty() => "****".to_owned(),
+        _ => without_secrets(text),
     }
 }
 
