@@ -1,8 +1,8 @@
 //! A store and a queue that fail on demand, for the tests of those who must live with that.
 
 use crate::{
-    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Event, Filter, Inserted, JobRecord, JobSummary, Lease,
-    Listener, NewJob, Queue, Settlement, Store, StoreError, Swept,
+    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Event, Filter, Input, InputRefused, Inputs, Inserted,
+    JobRecord, JobSummary, Lease, Listener, NewJob, Queue, Settlement, Store, StoreError, Swept,
 };
 use async_trait::async_trait;
 use gavel_core::{JobId, Timestamp};
@@ -303,6 +303,14 @@ impl Queue for FaultyQueue {
 
     async fn cancel_wanted(&self) -> JobId {
         self.inner.cancel_wanted().await
+    }
+
+    async fn send_input(&self, id: JobId, input: Input) -> Result<(), InputRefused> {
+        self.inner.send_input(id, input).await
+    }
+
+    fn take_input(&self, id: JobId, ring: Box<dyn Fn() + Send + Sync>) -> Box<dyn Inputs> {
+        self.inner.take_input(id, ring)
     }
 }
 

@@ -129,6 +129,7 @@ fn run_compiler(
         // The client's variables are for its program; the compiler's work depends on its options only.
         env: environment(language, None),
         stdin: &[],
+        live: None,
         files,
         limits: compile.limits.clone(),
         scratch: Scratch::for_compile(),
