@@ -278,7 +278,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-fn decode(mut text: String) -> Result<Vec<u8>, String> {
+pub fn decode(mut text: String) -> Result<Vec<u8>, String> {
     if text.bytes().any(|byte| byte.is_ascii_whitespace()) {
         text.retain(|c| !c.is_ascii_whitespace());
     }

@@ -10,5 +10,6 @@ mod jobs;
 mod operation;
 mod refusals;
 mod server;
+mod socket;
 mod stream;
 mod worker;

@@ -82,7 +82,7 @@ async fn each_wrong_body_names_what_is_wrong() {
         (with(r#""interactive": true, "runs": 2"#), 422, &["runs"]),
         (with(r#""tty": {"rows": 24, "cols": 80}"#), 422, &["tty"]),
         (with(r#""interactive": true, "tty": {"rows": 0, "cols": 1001}"#), 422, &["tty.rows", "tty.cols"]),
-        (with(r#""interactive": true, "tty": {"rows": 24}"#), 422, &["tty"]),
+        (with(r#""interactive": true, "tty": {"rows": 24}"#), 422, &["tty.cols"]),
         (with(r#""interactive": true, "tty": {"rows": 24, "cols": -1}"#), 422, &["tty.cols"]),
         (with(r#""callback_url": "http://127.0.0.1/""#), 422, &["callback_url"]),
         (r#"{"language": "py", "source_code": "x"}"#.into(), 422, &["language"]),
