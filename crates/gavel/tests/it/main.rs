@@ -13,5 +13,6 @@ mod docker;
 mod harness;
 mod integrity;
 mod leaks;
+mod live;
 mod server;
 mod stability;
