@@ -6,8 +6,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use gavel_core::check::Comparison;
 use gavel_core::job::{Callback, CallbackForm, Interactive, Tty};
 use gavel_core::{Bytes, Draft, File, LimitsRequest, Problem, Rejection};
-use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -75,7 +75,7 @@ pub struct SubmitBody {
 }
 
 /// The size of a terminal, in characters.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Tty)]
 pub struct TtyBody {

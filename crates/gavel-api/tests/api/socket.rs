@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -142,7 +142,9 @@ async fn what_is_typed_arrives_and_what_was_typed_early_too() {
     assert_eq!(socket.event().await["status"], "pending");
     socket.send(json!({"stdin": "early "})).await;
     socket.send(json!({"resize": {"rows": 50, "cols": 132}})).await;
-    sleep(Duration::from_millis(100)).await;
+    // One after another: what is answered with an error shows that the others are taken.
+    socket.send(json!({})).await;
+    assert_eq!(socket.event().await["event"], "error");
     let worker = tokio::spawn(crate::worker::play(server.store.clone(), server.bell.clone(), server.hold.clone()));
     assert_eq!(socket.event().await["status"], "running");
     let mut stdout = String::new();

@@ -341,28 +341,30 @@ pub async fn input_waits_for_the_job_and_arrives_in_order(fixture: &dyn QueueFix
 
 pub async fn whoever_types_too_much_waits(fixture: &dyn QueueFixture) {
     const PIECES: usize = 1000;
+    let piece = |n: usize| Input::Bytes(vec![n as u8; 1000]);
     let queue = fixture.fresh().await;
-    let sent = Arc::new(AtomicU64::new(0));
+    let mut sent = 0;
+    // Whoever gives up waiting has sent nothing.
+    while timeout(A_WHILE, queue.send_input(job(1), piece(sent))).await.is_ok() {
+        sent += 1;
+        assert!(sent < PIECES / 2, "{sent} pieces were taken for a job that does not run");
+    }
+    assert!(sent > 0);
     let typing = {
-        let (queue, sent) = (queue.clone(), sent.clone());
+        let queue = queue.clone();
         tokio::spawn(async move {
-            for n in 0..PIECES {
-                let piece = Input::Bytes(vec![n as u8; 1000]);
-                queue.send_input(job(1), piece).await.expect("it is taken");
-                sent.fetch_add(1, Ordering::SeqCst);
+            for n in sent..PIECES {
+                queue.send_input(job(1), piece(n)).await.expect("it is taken");
             }
         })
     };
-    tokio::time::sleep(A_WHILE).await;
-    let early = sent.load(Ordering::SeqCst);
-    assert!((1..PIECES as u64 / 2).contains(&early), "{early} pieces were taken for a job that does not run");
     let mut inputs = queue.take_input(job(1), Box::new(|| ()));
     let mut got = 0;
     soon(async {
         while got < PIECES {
             match inputs.take() {
                 Some(input) => {
-                    assert_eq!(input, Input::Bytes(vec![got as u8; 1000]));
+                    assert_eq!(input, piece(got));
                     got += 1;
                 }
                 None => tokio::task::yield_now().await,
@@ -375,16 +377,12 @@ pub async fn whoever_types_too_much_waits(fixture: &dyn QueueFixture) {
 
 pub async fn late_input_is_refused(fixture: &dyn QueueFixture) {
     let queue = fixture.fresh().await;
-    let mut full = 0;
-    while tokio::time::timeout(A_WHILE, queue.send_input(job(1), Input::Bytes(vec![0; 10_000]))).await.is_ok() {
-        full += 1;
-    }
-    assert!(full > 0);
-    let waiting = {
+    while timeout(A_WHILE, queue.send_input(job(1), Input::Bytes(vec![0; 10_000]))).await.is_ok() {}
+    let mut waiting = {
         let queue = queue.clone();
         tokio::spawn(async move { queue.send_input(job(1), typed("late")).await })
     };
-    tokio::time::sleep(A_WHILE).await;
+    not_now(&mut waiting).await;
     queue.publish(job(1), Event::Ended(None));
     assert_eq!(soon(waiting).await.expect("typing"), Err(InputRefused::Ended));
 }

@@ -276,11 +276,10 @@ fn who_is_silent_is_ended_and_who_talks_is_not() {
     let server = Server::start(&["limits.interactive_idle=1s"]);
     // Nobody comes.
     let forgotten = server.submit(&bash("cat", true));
-    let mut talker = attach(&server, &bash("while read line; do echo \"<$line>\"; done", false));
+    let mut talker = attach(&server, &bash("while read line; do sleep 0.25; echo \"<$line>\"; done", false));
     for n in 0..8 {
         talker.type_in(&format!("{n}\n"));
         talker.until(&format!("<{n}>"));
-        std::thread::sleep(Duration::from_millis(250));
     }
     let job = talker.done();
     for job in [job, server.wait_for_status(&forgotten, &["completed"])] {
