@@ -47,7 +47,8 @@ impl Mailboxes {
     fn of(&self, id: JobId) -> Arc<Mailbox> {
         let mut boxes = lock(&self.boxes);
         if !boxes.contains_key(&id) {
-            boxes.retain(|_, mailbox| !mailbox.is_stale());
+            // Those that only this map knows any more.
+            boxes.retain(|_, mailbox| Arc::strong_count(mailbox) > 1 || !mailbox.is_stale());
         }
         let mailbox = boxes.entry(id).or_insert_with(Mailbox::new).clone();
         self.count.store(boxes.len(), Ordering::SeqCst);
@@ -84,7 +85,11 @@ impl Mailboxes {
         if self.count.load(Ordering::SeqCst) > 0
             && let Some(mailbox) = lock(&self.boxes).get(&id)
         {
-            *lock(&mailbox.state) = State::new();
+            let mut state = lock(&mailbox.state);
+            // Whoever runs the next attempt may listen already.
+            let ring = state.ring.take();
+            *state = State { ring, ..State::new() };
+            drop(state);
             mailbox.room.notify_waiters();
         }
     }
@@ -112,8 +117,7 @@ impl Mailbox {
     }
 
     fn is_stale(&self) -> bool {
-        let state = lock(&self.state);
-        state.ring.is_none() && state.touched.elapsed() >= STALE
+        lock(&self.state).touched.elapsed() >= STALE
     }
 }
 
