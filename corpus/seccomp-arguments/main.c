@@ -31,6 +31,8 @@ int main(void) {
     SHOW("tiocsti", syscall(SYS_ioctl, 0, TIOCSTI | high, "x"));
     SHOW("tiocsti plain", ioctl(0, TIOCSTI, "x"));
     SHOW("tioclinux", syscall(SYS_ioctl, 0, TIOCLINUX | high, "x"));
+    SHOW("tioccons", syscall(SYS_ioctl, 0, TIOCCONS | high, 0));
+    SHOW("tiocsetd", syscall(SYS_ioctl, 0, TIOCSETD | high, "x"));
     SHOW("read implies exec", syscall(SYS_personality, READ_IMPLIES_EXEC));
     SHOW("read implies exec high", syscall(SYS_personality, READ_IMPLIES_EXEC | high));
 }

@@ -16,26 +16,67 @@ pub struct Feeder {
     offset: usize,
     /// Bytes that have not arrived from the server yet.
     missing: u64,
+    /// More may come after those.
+    open: bool,
+    /// What is written is typed into a terminal.
+    typed: bool,
+    /// What has arrived so far ends a line.
+    line_ended: bool,
 }
 
+/// Ctrl-D: a terminal hands over the line as it is, and where it is empty, the program reads an end of file.
+const END_OF_FILE: u8 = 4;
+
 impl Feeder {
-    /// A job without stdin reads /dev/null: an end of file at once.
-    pub fn new(inline: &[u8], total: u64) -> Result<Self, Failed> {
-        if total == 0 {
+    /// A job without stdin reads /dev/null: an end of file at once. A live one waits for what is typed.
+    pub fn new(inline: &[u8], total: u64, live: bool) -> Result<Self, Failed> {
+        if total == 0 && !live {
             let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open /dev/null")?;
-            return Ok(Self { read: Some(null), write: None, pieces: VecDeque::new(), offset: 0, missing: 0 });
+            return Ok(Self { read: Some(null), ..Self::with(None, 0) });
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe for stdin")?;
         // Only our end: the job expects a stdin that blocks.
         fcntl_setfl(&write, OFlags::NONBLOCK).at("make a pipe for stdin")?;
-        let missing = total - inline.len() as u64;
-        let mut feeder = Self { read: Some(read), write: Some(write), pieces: VecDeque::new(), offset: 0, missing };
-        let written = feeder.push(inline)?;
+        let feeder = Self { read: Some(read), open: live, ..Self::with(Some(write), total) };
+        feeder.begin(inline)
+    }
+
+    /// For a terminal, by our end of it.
+    pub fn typing(master: OwnedFd, inline: &[u8], total: u64) -> Result<Self, Failed> {
+        let feeder = Self { open: true, typed: true, ..Self::with(Some(master), total) };
+        feeder.begin(inline)
+    }
+
+    fn with(write: Option<OwnedFd>, missing: u64) -> Self {
+        let pieces = VecDeque::new();
+        Self { read: None, write, pieces, offset: 0, missing, open: false, typed: false, line_ended: true }
+    }
+
+    fn begin(mut self, inline: &[u8]) -> Result<Self, Failed> {
+        self.missing -= inline.len() as u64;
+        self.note(inline);
+        let written = self.push(inline)?;
         if written < inline.len() {
-            feeder.pieces.push_back(inline[written..].to_vec());
+            self.pieces.push_back(inline[written..].to_vec());
         }
-        feeder.close_if_finished();
-        Ok(feeder)
+        self.close_if_finished();
+        Ok(self)
+    }
+
+    fn note(&mut self, piece: &[u8]) {
+        if let Some(last) = piece.last() {
+            self.line_ended = *last == b'\n';
+        }
+    }
+
+    /// Nothing more will be typed.
+    pub fn end(&mut self) {
+        if self.typed && self.open && self.write.is_some() {
+            // In the middle of a line the first one only hands over what there is of it.
+            self.pieces.push_back(vec![END_OF_FILE; if self.line_ended { 1 } else { 2 }]);
+        }
+        self.open = false;
+        self.close_if_finished();
     }
 
     /// The pipe's end, if there is something to write to it.
@@ -46,6 +87,7 @@ impl Feeder {
     /// More of stdin has arrived. Returns how much of it is taken off the server's window at once.
     pub fn add(&mut self, piece: Vec<u8>) -> usize {
         self.missing = self.missing.saturating_sub(piece.len() as u64);
+        self.note(&piece);
         if self.write.is_none() {
             return piece.len();
         }
@@ -80,7 +122,7 @@ impl Feeder {
     }
 
     fn close_if_finished(&mut self) {
-        if self.pieces.is_empty() && self.missing == 0 {
+        if self.pieces.is_empty() && self.missing == 0 && !self.open {
             self.write = None;
         }
     }
@@ -96,7 +138,8 @@ impl Feeder {
                 }
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                Err(Errno::PIPE) => {
+                // A terminal that nobody has open any more says the latter.
+                Err(Errno::PIPE | Errno::IO) => {
                     self.write = None;
                     break;
                 }

@@ -23,8 +23,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 use rustix::process::{
-    Gid, Pid, Resource, Rlimit, Signal, Uid, getrlimit, set_child_subreaper, set_parent_process_death_signal,
-    setrlimit, setsid,
+    Gid, Pid, Resource, Rlimit, Signal, Uid, getrlimit, ioctl_tiocsctty, set_child_subreaper,
+    set_parent_process_death_signal, setrlimit, setsid,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -54,6 +54,8 @@ pub struct Surroundings<'a> {
     pub filter: &'a [sys::Instruction],
     /// Numbers in the table that the init gets a copy of; the agent closes its own meanwhile.
     pub stdio: [RawFd; 3],
+    /// The streams are a terminal, which is to be the program's.
+    pub terminal: bool,
     /// An ordinary user's process that hides itself may not change its own score any more; there the
     /// agent has the highest one itself, and everything inherits it.
     pub score_is_set: bool,
@@ -83,6 +85,8 @@ pub struct Enclosure<'a> {
     pub work: Option<BorrowedFd<'a>>,
     /// The host's network, where the job may have it.
     pub network: Option<BorrowedFd<'a>>,
+    /// The file system of the job's terminal.
+    pub pts: Option<BorrowedFd<'a>>,
     /// The init has a memory of its own ([`sys::Memory::Copied`]).
     pub own_memory: bool,
 }
@@ -244,8 +248,9 @@ fn prepare(plan: &Plan) -> Result<(), Failed> {
 fn close_the_agents(plan: &Plan) -> Result<(), Failed> {
     let fd = |fd: Option<BorrowedFd>| fd.map_or(-1, |fd| fd.as_raw_fd());
     let [stdin, stdout, stderr] = plan.around.stdio;
-    let (work, network) = plan.around.enclosure().map_or((None, None), |own| (own.work, own.network));
-    sys::close_all_but(&mut [stdin, stdout, stderr, fd(work), fd(network)]).at("close the agent's descriptors")
+    let (work, network, pts) =
+        plan.around.enclosure().map_or((None, None, None), |own| (own.work, own.network, own.pts));
+    sys::close_all_but(&mut [stdin, stdout, stderr, fd(work), fd(network), fd(pts)]).at("close the agent's descriptors")
 }
 
 /// Returns the directory of shared files, if the job wants any.
@@ -282,6 +287,9 @@ fn mount_all(plan: &Plan, enclosure: &Enclosure) -> Result<Option<OwnedFd>, Fail
     }
     mount(c"tmp", c"/tmp", c"tmpfs", flags, tmp).at("mount /tmp")?;
     mount(c"shm", c"/dev/shm", c"tmpfs", flags | MountFlags::NOEXEC, shm).at("mount /dev/shm")?;
+    if let Some(pts) = enclosure.pts {
+        move_mount(pts, c"", CWD, c"/dev/pts", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("mount /dev/pts")?;
+    }
     Ok(shared)
 }
 
@@ -371,6 +379,10 @@ fn become_program(plan: &Plan, record: &Record) -> Result<std::convert::Infallib
         sys::dup_onto(stream, number as RawFd).at("set up stdin, stdout and stderr")?;
     }
     sys::close_all_but(&mut []).at("close descriptors")?;
+    if plan.around.terminal {
+        // From here on Ctrl-C is its signal. Nobody else is in the session, or can join it.
+        ioctl_tiocsctty(rustix::stdio::stdin()).at("take the terminal")?;
+    }
     sys::default_action(libc::SIGPIPE).at("reset SIGPIPE")?;
     limit_resources(&plan.limits)?;
     drop_rights(plan.around.uid, plan.around.gid)?;

@@ -1,7 +1,7 @@
 //! The agent's end of the wire: standard input and output, one frame at a time.
 
 use crate::failed::{At, Failed};
-use gavel_agent::wire::{self, HEADER, MAX_BODY, PIECE};
+use gavel_agent::wire::{self, HEADER, MAX_BODY, PIECE, Size};
 use rustix::io::Errno;
 use serde::Serialize;
 use std::fs::File;
@@ -30,6 +30,9 @@ pub enum Message {
     Setup(Vec<u8>),
     Run(Vec<u8>),
     Stdin(Vec<u8>),
+    /// The end of a live stdin.
+    End,
+    Resize(Size),
     Stop,
 }
 
@@ -53,12 +56,16 @@ impl Link {
     /// The next message; `None` when the server is gone.
     pub fn receive(&mut self) -> Result<Option<Message>, Failed> {
         let kind = wire::read_frame(&mut self.input, &mut self.body, MAX_BODY).at("read from the server")?;
-        let mut body = || std::mem::take(&mut self.body);
         Ok(Some(match kind {
             None => return Ok(None),
-            Some(wire::SETUP) => Message::Setup(body()),
-            Some(wire::RUN) => Message::Run(body()),
-            Some(wire::STDIN) => Message::Stdin(body()),
+            Some(wire::SETUP) => Message::Setup(std::mem::take(&mut self.body)),
+            Some(wire::RUN) => Message::Run(std::mem::take(&mut self.body)),
+            Some(wire::STDIN) => Message::Stdin(std::mem::take(&mut self.body)),
+            Some(wire::STDIN_END) => Message::End,
+            Some(wire::RESIZE) => {
+                let size = postcard::from_bytes(&self.body);
+                Message::Resize(size.map_err(|_| Errno::PROTO).at("understand the server")?)
+            }
             Some(wire::STOP) => Message::Stop,
             Some(_) => return Err(Errno::PROTO).at("understand the server"),
         }))

@@ -17,6 +17,7 @@ mod link;
 mod root;
 mod supervise;
 mod sys;
+mod terminal;
 mod watch;
 
 use cgroup::Cgroup;
@@ -89,7 +90,7 @@ fn serve(mut agent: Agent) -> ExitCode {
                 }
             }
             // Meant for a command that ended while these were on their way.
-            Ok(Some(Message::Stdin(_) | Message::Stop)) => {}
+            Ok(Some(Message::Stdin(_) | Message::End | Message::Resize(_) | Message::Stop)) => {}
             Ok(None) => return ExitCode::SUCCESS,
             Ok(Some(Message::Setup(_))) => {
                 eprintln!("gavel-agent: a second set-up");
@@ -160,13 +161,13 @@ fn leave_the_host(setup: &Setup, host: &Host) -> Result<Outside, Failed> {
     sys::unshare(namespaces).at("unshare namespaces")?;
     prepare_network()?;
     rustix::system::sethostname(host.hostname.as_bytes()).at("set the host name")?;
-    root::build(host)?;
+    let dev = root::build(host)?;
     limit_for_good()?;
     give_up_privileges()?;
     // Late, because it also takes away what /proc shows of an ordinary user's own process.
     sys::not_dumpable().at("make the agent untraceable")?;
     sys::install_seccomp(&sys::program(&setup.own_filter)).at("install the agent's seccomp filter")?;
-    Ok(Outside { cgroup, clear_refs, place: Place::Host { network, rootless: host.rootless } })
+    Ok(Outside { cgroup, clear_refs, place: Place::Host { network, rootless: host.rootless, dev } })
 }
 
 fn keep(path: &'static str, flags: OFlags) -> Result<OwnedFd, Failed> {

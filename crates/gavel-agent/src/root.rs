@@ -6,7 +6,8 @@ use gavel_agent::wire::Host;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, open, symlink};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, mount_remount, unmount,
+    MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
+    mount_remount, open_tree, unmount,
 };
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -25,8 +26,9 @@ const DEVICES: &[(&str, u32, u32)] =
 /// A file larger than this is not copied.
 const MAX_COPY: u64 = 1 << 20;
 
-/// Builds the root and makes it this process's own. Whoever is forked later inherits it.
-pub fn build(host: &Host) -> Result<(), Failed> {
+/// Builds the root and makes it this process's own. Whoever is forked later inherits it. Returns its /dev, which
+/// is read-only for everybody else.
+pub fn build(host: &Host) -> Result<OwnedFd, Failed> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).at("make mounts private")?;
     // Everything of the host is opened before the new root hides any of it.
     let from = Path::new(&host.root);
@@ -62,11 +64,12 @@ pub fn build(host: &Host) -> Result<(), Failed> {
     for (path, content) in &host.files {
         write_file(relative(path), content.as_bytes(), 0o644)?;
     }
-    make_devices(host, &devices)?;
-    enter_for_good()
+    let dev = make_devices(host, &devices)?;
+    enter_for_good()?;
+    Ok(dev)
 }
 
-fn make_devices(host: &Host, devices: &[OwnedFd]) -> Result<(), Failed> {
+fn make_devices(host: &Host, devices: &[OwnedFd]) -> Result<OwnedFd, Failed> {
     mount("gavel", "dev", "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, Some(c"mode=755,size=64k"))
         .at("mount /dev")?;
     for ((name, major, minor), fd) in DEVICES.iter().zip(devices) {
@@ -86,7 +89,10 @@ fn make_devices(host: &Host, devices: &[OwnedFd]) -> Result<(), Failed> {
         symlink(target, format!("dev/{name}")).at(format!("link /dev/{name}"))?;
     }
     make_dir("dev/shm")?;
-    lock("dev", true, false)
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let writable = open_tree(CWD, "dev", flags).at("keep /dev")?;
+    lock("dev", true, false)?;
+    Ok(writable)
 }
 
 /// pivot_root(".", "."): the old root is stacked on the new one, then taken away.

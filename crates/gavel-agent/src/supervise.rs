@@ -9,8 +9,9 @@ use crate::jail::{self, Enclosure, Plan, Record, Surroundings, Walls};
 use crate::link::Link;
 use crate::root::tmpfs_data;
 use crate::sys::{self, Memory, Once, Process};
+use crate::terminal::{self, Terminal};
 use crate::watch::{Ending, Streams, Watch};
-use gavel_agent::wire::{self, Exit, Order, OrderContent, Report, Setup, Stop};
+use gavel_agent::wire::{self, Exit, Order, OrderContent, Report, Setup, Size, Stop};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
@@ -51,6 +52,8 @@ pub enum Place {
         /// The host's network namespace, if jobs may be let into it.
         network: Option<OwnedFd>,
         rootless: bool,
+        /// The worker's /dev, to which a terminal is added for the command that has one.
+        dev: OwnedFd,
     },
     Container(Container),
 }
@@ -105,13 +108,24 @@ impl Agent {
         let order = read_order(head)?.0;
         order.forget.iter().for_each(|number| drop(self.kept.remove(number)));
         let (inline, stdin) = split(&order, rest, &mut self.kept)?;
-        let mut feeder = Feeder::new(stdin, order.stdin_total)?;
         self.tools.enter(&order, &self.kept)?;
+        let terminal = order.live.and_then(|live| live.tty).map(|size| self.tools.make_terminal(size)).transpose()?;
+        let mut feeder = match &terminal {
+            Some(terminal) => {
+                let master = sys::duplicate(&terminal.master).at("share a terminal")?;
+                Feeder::typing(master, stdin, order.stdin_total)?
+            }
+            None => Feeder::new(stdin, order.stdin_total, order.live.is_some())?,
+        };
         let work = if order.collect.is_empty() { None } else { Some(self.tools.work(&order)?) };
         let given_back = inline.iter().map(|content| content.whole_pages() as u64).sum();
         let start = self.tools.cgroup.begin(&order.limits, given_back)?;
-        let (streams, stdio) = Streams::new(&mut feeder, &order)?;
-        let around = self.tools.surroundings(&order, work.as_ref(), stdio.each_ref().map(AsRawFd::as_raw_fd));
+        let ((streams, stdio), pts) = match terminal {
+            Some(Terminal { master, slave, mount }) => (Streams::of_terminal(master, slave, &order)?, mount),
+            None => (Streams::new(&mut feeder, &order)?, None),
+        };
+        let stdio_numbers = stdio.each_ref().map(AsRawFd::as_raw_fd);
+        let around = self.tools.surroundings(&order, work.as_ref(), pts.as_ref(), stdio_numbers);
         let plan = Plan::new(&order, inline, &self.kept, around)?;
         let ending = {
             let tools = &self.tools;
@@ -123,7 +137,7 @@ impl Agent {
             drop(stdio);
             Watch::new(&mut self.link, tools, &order, &start, feeder, streams).until_the_end(&mut init)?
         };
-        self.tools.leave()?;
+        self.tools.leave(&order)?;
         let report = self.tools.report(&order, &start, ending)?;
         self.explain_refusal(&order)?;
         self.send_files(&order, work, report)
@@ -186,10 +200,21 @@ impl Tools {
     }
 
     /// The last process of a command is gone.
-    fn leave(&self) -> Result<(), Failed> {
-        match self.place {
-            Place::Host { .. } => renew_ipc(),
-            Place::Container(_) => Ok(()),
+    fn leave(&self, order: &Order) -> Result<(), Failed> {
+        let Place::Host { dev, .. } = &self.place else { return Ok(()) };
+        if order.live.is_some_and(|live| live.tty.is_some()) {
+            terminal::clear(dev)?;
+        }
+        renew_ipc()
+    }
+
+    fn make_terminal(&self, size: Size) -> Result<Terminal, Failed> {
+        match &self.place {
+            Place::Host { dev, rootless, .. } => {
+                terminal::furnish(dev, *rootless)?;
+                Terminal::on_host(self.uid, self.gid, size)
+            }
+            Place::Container(_) => Terminal::in_container(self.uid, self.gid, size),
         }
     }
 
@@ -232,17 +257,25 @@ impl Tools {
         }
     }
 
-    fn surroundings<'a>(&'a self, order: &Order, work: Option<&'a OwnedFd>, stdio: [RawFd; 3]) -> Surroundings<'a> {
+    fn surroundings<'a>(
+        &'a self,
+        order: &Order,
+        work: Option<&'a OwnedFd>,
+        pts: Option<&'a OwnedFd>,
+        stdio: [RawFd; 3],
+    ) -> Surroundings<'a> {
         let (score_is_set, walls) = match &self.place {
-            Place::Host { network, rootless } => {
+            Place::Host { network, rootless, .. } => {
                 let network = network.as_ref().filter(|_| order.network).map(AsFd::as_fd);
                 let own_memory = self.cgroup.birthplace().is_some();
-                (*rootless, Walls::Own(Enclosure { work: work.map(AsFd::as_fd), network, own_memory }))
+                let (work, pts) = (work.map(AsFd::as_fd), pts.map(AsFd::as_fd));
+                (*rootless, Walls::Own(Enclosure { work, network, pts, own_memory }))
             }
             // Its network is all there is, and not for us to choose.
             Place::Container(container) => (false, Walls::Container(container)),
         };
-        Surroundings { uid: self.uid, gid: self.gid, filter: &self.filter, stdio, score_is_set, walls }
+        let terminal = order.live.is_some_and(|live| live.tty.is_some());
+        Surroundings { uid: self.uid, gid: self.gid, filter: &self.filter, stdio, terminal, score_is_set, walls }
     }
 
     /// The working directory, to read from it what the command leaves.

@@ -6,7 +6,8 @@ use crate::feed::Feeder;
 use crate::link::{Link, Message, When};
 use crate::supervise::Tools;
 use crate::sys::{self, Process};
-use gavel_agent::wire::{self, Order, OrderLimits, Stop};
+use crate::terminal;
+use gavel_agent::wire::{self, Live, Order, OrderLimits, Stop};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -62,6 +63,15 @@ impl Streams {
         let streams = Self([stream(Some(out_read), wire::STDOUT), stream(err_read, wire::STDERR)]);
         Ok((streams, [stdin, out_write, err_write]))
     }
+
+    /// With a terminal there is one stream, and what is printed to either comes over it.
+    pub fn of_terminal(master: OwnedFd, slave: OwnedFd, order: &Order) -> Result<(Self, [OwnedFd; 3]), Failed> {
+        let again = || sys::duplicate(&slave).at("open a terminal");
+        let (stdin, stdout) = (again()?, again()?);
+        let stream = |pipe, kind| Stream { pipe, kind, left: order.limits.output, truncated: false };
+        let streams = Self([stream(Some(master), wire::STDOUT), stream(None, wire::STDERR)]);
+        Ok((streams, [stdin, stdout, slave]))
+    }
 }
 
 pub struct Watch<'a> {
@@ -73,6 +83,9 @@ pub struct Watch<'a> {
     streams: [Stream; 2],
     /// Beyond the output limit: throw away, instead of stopping the command.
     discard: bool,
+    interactive: Option<Live>,
+    /// When an interactive command last read or wrote something.
+    active: u64,
     born: u64,
     /// The quiet time is over.
     live: bool,
@@ -99,6 +112,7 @@ impl<'a> Watch<'a> {
         feeder: Feeder,
         streams: Streams,
     ) -> Self {
+        let born = sys::monotonic_now();
         Self {
             link,
             tools,
@@ -107,7 +121,9 @@ impl<'a> Watch<'a> {
             feeder,
             streams: streams.0,
             discard: order.discard_output,
-            born: sys::monotonic_now(),
+            interactive: order.live,
+            active: born,
+            born,
             live: false,
             stopped: None,
             killed: false,
@@ -128,6 +144,7 @@ impl<'a> Watch<'a> {
             }
             if ready.stdin {
                 let done = self.feeder.feed()?;
+                self.note_activity(done);
                 self.link.send_taken(done)?;
             }
             if ready.server {
@@ -192,7 +209,15 @@ impl<'a> Watch<'a> {
     fn forward(&mut self, at: usize, init: &Process, when: When) -> Result<(), Failed> {
         let stream = &mut self.streams[at];
         let Some(pipe) = &stream.pipe else { return Ok(()) };
-        let got = self.link.read_output(pipe)?;
+        let got = match self.link.read_output(pipe) {
+            Ok(got) => got,
+            // The end of a terminal: nobody has it open any more.
+            Err(Failed { errno: Errno::IO, .. }) if self.interactive.is_some() => 0,
+            // A terminal is the only stream that does not block. After the end there is nothing to wait for.
+            Err(Failed { errno: Errno::AGAIN, .. }) if when == When::Now => return Ok(()),
+            Err(Failed { errno: Errno::AGAIN, .. }) => 0,
+            Err(failed) => return Err(failed),
+        };
         if got == 0 {
             stream.pipe = None;
             return Ok(());
@@ -200,6 +225,9 @@ impl<'a> Watch<'a> {
         let keep = (got as u64).min(stream.left);
         stream.left -= keep;
         self.link.send_output(stream.kind, keep as usize, when)?;
+        if self.interactive.is_some() {
+            self.active = sys::monotonic_now();
+        }
         if keep < got as u64 {
             stream.truncated = true;
             if !self.discard {
@@ -215,12 +243,28 @@ impl<'a> Watch<'a> {
                 let dropped = self.feeder.add(piece);
                 self.link.send_taken(dropped)?;
             }
+            Some(Message::End) if self.interactive.is_some() => self.feeder.end(),
+            Some(Message::Resize(size)) if self.has_terminal() => {
+                if let Some(master) = &self.streams[0].pipe {
+                    terminal::resize(master, size)?;
+                }
+            }
             Some(Message::Stop) => self.stop(Stop::Cancelled, init)?,
             Some(_) => return Err(Errno::PROTO).at("understand the server"),
             // Nobody waits for this any more. The init dies with us, and all of the job with it.
             None => sys::exit_now(0),
         }
         Ok(())
+    }
+
+    fn has_terminal(&self) -> bool {
+        self.interactive.is_some_and(|live| live.tty.is_some())
+    }
+
+    fn note_activity(&mut self, bytes: usize) {
+        if bytes > 0 && self.interactive.is_some() {
+            self.active = sys::monotonic_now();
+        }
     }
 
     fn check_time(&mut self, init: &Process) -> Result<(), Failed> {
@@ -246,6 +290,13 @@ impl<'a> Watch<'a> {
         // The earliest moment at which either limit can be reached: all processors busy from now on.
         let soonest = ((self.limits.cpu - used) / self.tools.processors).max(CPU_CHECK);
         let mut next = soonest.min(self.limits.wall - wall);
+        if let Some(live) = self.interactive {
+            let silent = sys::monotonic_now().saturating_sub(self.active.max(began));
+            if silent >= live.idle {
+                return self.stop(Stop::Idle, init);
+            }
+            next = next.min(live.idle - silent);
+        }
         if let Some(unseen) = self.tools.cgroup.unseen(wall) {
             self.tools.cgroup.look()?;
             self.check_memory(init)?;

@@ -6,7 +6,7 @@
 //!
 //! One conversation: `HELLO` ← , `SETUP` →, `READY` ←, then any number of times: `RUN` →,
 //! (`STDOUT` | `STDERR` | `TAKEN`)* ←, (`FILE` `DATA`*)* ←, `DONE` ←; the server may send `STDIN` and
-//! `STOP` while a command runs. `FAILED` takes the place of `READY` or `DONE`. Whatever the server
+//! `STOP` while a command runs, and to one whose order is [`Live`] also `STDIN_END` and `RESIZE`. `FAILED` takes the place of `READY` or `DONE`. Whatever the server
 //! reads may come from a compromised agent: lengths are capped, order is checked, and a violation
 //! ends the agent.
 //!
@@ -17,7 +17,7 @@
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bytes of a frame's header.
 pub const HEADER: usize = 5;
@@ -39,6 +39,8 @@ pub const SETUP: u8 = 1;
 pub const RUN: u8 = 2;
 pub const STDIN: u8 = 3;
 pub const STOP: u8 = 4;
+pub const STDIN_END: u8 = 5;
+pub const RESIZE: u8 = 6;
 /// From the agent:
 pub const HELLO: u8 = 64;
 pub const READY: u8 = 65;
@@ -129,6 +131,8 @@ pub struct Order<'a> {
     pub files: Vec<OrderFile<'a>>,
     pub stdin_total: u64,
     pub stdin_inline: u64,
+    /// Somebody types: what follows those bytes of stdin comes when it comes, until `STDIN_END`.
+    pub live: Option<Live>,
     pub limits: OrderLimits,
     pub stderr_to_stdout: bool,
     pub network: bool,
@@ -140,6 +144,21 @@ pub struct Order<'a> {
     pub forget: Vec<u64>,
     pub collect_max_files: u32,
     pub collect_max_total: u64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Live {
+    /// The streams are a terminal of this size, and not pipes.
+    pub tty: Option<Size>,
+    /// Without input and output for so long it is stopped (nanoseconds).
+    pub idle: u64,
+}
+
+/// Of a terminal; also the body of `RESIZE`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Size {
+    pub rows: u16,
+    pub cols: u16,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -188,6 +207,7 @@ pub enum Stop {
     CpuTime,
     WallTime,
     Output,
+    Idle,
     Cancelled,
 }
 

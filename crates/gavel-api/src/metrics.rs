@@ -95,6 +95,7 @@ pub const ROUTES: &[&str] = &[
     "/api/v1/jobs/{id}/cancel",
     "/api/v1/jobs/{id}/deliveries",
     "/api/v1/jobs/{id}/events",
+    "/api/v1/jobs/{id}/ws",
     "/api/v1/languages",
     "/api/v1/languages/{id}",
     "/api/v1/workers",
@@ -126,6 +127,7 @@ fn known_method(method: &Method) -> &'static str {
 
 fn known_status(status: StatusCode) -> &'static str {
     match status.as_u16() {
+        101 => "101",
         200 => "200",
         201 => "201",
         202 => "202",
@@ -142,6 +144,7 @@ fn known_status(status: StatusCode) -> &'static str {
         415 => "415",
         421 => "421",
         422 => "422",
+        426 => "426",
         429 => "429",
         500 => "500",
         503 => "503",

@@ -23,7 +23,8 @@ use utoipa::OpenApi;
     ),
     paths(
         v1::jobs::create, v1::jobs::list, v1::batch::create, v1::stream::create, v1::jobs::find, v1::jobs::erase,
-        v1::jobs::cancel, v1::deliveries::list, v1::events::follow, v1::languages::list, v1::languages::find, v1::workers::list,
+        v1::jobs::cancel, v1::deliveries::list, v1::events::follow, v1::socket::attach, v1::languages::list,
+        v1::languages::find, v1::workers::list,
         v1::workers::stats, health::healthz, health::readyz, metrics::metrics, document, docs::page, docs::asset,
     ),
     components(schemas(v1::answer::RequestAnswer))

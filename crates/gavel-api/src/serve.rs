@@ -76,6 +76,8 @@ pub async fn serve(
         while let Some(ended) = connections.join_next().await {
             report(ended);
         }
+        // Sockets that became WebSockets are nobody's connection any more.
+        service.unwatched().await;
     };
     if timeout(options.grace, drained).await.is_err() {
         warn!(connections = connections.len(), "the grace period is over; closing what is left");
@@ -119,7 +121,7 @@ async fn connection(
     let io = TokioIo::new(StallGuard::new(socket, options.stall_timeout));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(64 * 1024);
-    let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
+    let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(router)).with_upgrades());
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = raised(&mut closing) => {

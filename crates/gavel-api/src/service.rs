@@ -13,8 +13,8 @@ use gavel_core::board::WorkerEntry;
 use gavel_core::validate::validate;
 use gavel_core::{Board, Draft, Job, JobId, Problem, Rejection, Rules, Status, Timestamp};
 use gavel_store::{
-    Cancelled, Deleted, DeliveryRecord, Depth, Event, Filter, Idempotency, Inserted, JobRecord, JobSummary, Listener,
-    NewJob, Queue, Store, StoreError,
+    Cancelled, Deleted, DeliveryRecord, Depth, Event, Filter, Idempotency, Input, InputRefused, Inserted, JobRecord,
+    JobSummary, Listener, NewJob, Queue, Store, StoreError,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -299,6 +299,23 @@ impl Service {
         let listener = self.queue.listen(id);
         let record = self.find(owner, id).await?;
         Ok(Watch::new(self.clone(), permit, listener, record))
+    }
+
+    /// Types for an interactive job that its owner watches. Waits while there is no room for more.
+    pub async fn send_input(&self, id: JobId, input: Input) -> Result<(), InputRefused> {
+        self.queue.send_input(id, input).await
+    }
+
+    /// How many event streams and sockets are open.
+    pub fn watching(&self) -> usize {
+        self.options.max_watchers.min(Semaphore::MAX_PERMITS) - self.watchers.available_permits()
+    }
+
+    /// Returns when nobody watches any job any more.
+    pub async fn unwatched(&self) {
+        let all = u32::try_from(self.options.max_watchers.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.watchers.acquire_many(all).await;
     }
 
     /// The cancelled job; or the still running one, when it did not stop in time: it will.

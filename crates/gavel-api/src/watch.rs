@@ -1,6 +1,7 @@
 //! Follows one job: what happened so far, then the rest as it happens, then how it ended.
 
 use crate::service::{Service, WatchPermit, raised};
+use gavel_core::job::Interactive;
 use gavel_core::{JobId, Status};
 use gavel_store::{Event, JobRecord, Listener, Stream};
 use std::collections::VecDeque;
@@ -44,6 +45,7 @@ pub struct Watch {
     must_look: bool,
     draining: watch::Receiver<bool>,
     id: JobId,
+    interactive: Option<Interactive>,
     shown: (Status, u32),
     /// Bytes shown of stdout, stderr and the compiler's output.
     sent: [usize; 3],
@@ -77,6 +79,7 @@ impl Watch {
             must_look: false,
             draining,
             id: record.id,
+            interactive: record.job.interactive,
             shown: (record.status, record.attempt),
             sent: [0; 3],
             gap: false,
@@ -98,6 +101,16 @@ impl Watch {
 
     pub fn id(&self) -> JobId {
         self.id
+    }
+
+    /// Does the job take input while it runs?
+    pub fn interactive(&self) -> Option<Interactive> {
+        self.interactive
+    }
+
+    /// The end is known, if not yet shown.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// `None` after the last one. Nothing is lost when the future is dropped before it is ready.

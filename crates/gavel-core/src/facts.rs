@@ -17,6 +17,8 @@ pub enum Stop {
     CpuTime,
     WallTime,
     Output,
+    /// An interactive command had neither input nor output for so long.
+    Idle(Duration),
     Cancelled,
 }
 

@@ -1,9 +1,9 @@
 //! The door: a [`Draft`] becomes a [`Job`] or is refused with everything that is wrong with it.
 
 use crate::callback::CallbackRules;
-use crate::job::{Draft, Job};
+use crate::job::{Draft, Interactive, Job};
 use crate::language::{Catalogue, Language};
-use crate::limits::Limits;
+use crate::limits::{Limits, LimitsRequest};
 use crate::path;
 use crate::units::{Bytes, thousands};
 use std::collections::BTreeSet;
@@ -61,6 +61,10 @@ const MAX_ENV: usize = 64;
 const MAX_METADATA: usize = 64;
 const MAX_METADATA_VALUE: usize = 1024;
 const MAX_PRIORITY: i32 = 100;
+
+/// The largest terminal that somebody may ask for.
+pub const MAX_ROWS: u16 = 1000;
+pub const MAX_COLS: u16 = 1000;
 
 /// Variables that change how a runtime loads code or that the sandbox itself sets. A program may set
 /// them for its children; a request may not set them for the program that is measured.
@@ -236,8 +240,8 @@ fn check_switches(draft: &Draft, rules: &Rules, found: &mut Findings) {
     if draft.network && !rules.allow_network {
         found.wrong("network", "this server does not let jobs reach the network: leave it out or set it to false");
     }
-    if draft.interactive.is_some() {
-        found.wrong("interactive", "interactive jobs are not available on this server: send all input as stdin");
+    if let Some(interactive) = &draft.interactive {
+        check_interactive(draft, interactive, found);
     }
     if let Some(callback) = &draft.callback {
         let checked = match &rules.callbacks {
@@ -269,8 +273,27 @@ fn check_switches(draft: &Draft, rules: &Rules, found: &mut Findings) {
     }
 }
 
+/// Its client types once, so it runs once.
+fn check_interactive(draft: &Draft, interactive: &Interactive, found: &mut Findings) {
+    if draft.runs.unwrap_or(1) > 1 {
+        found.wrong("runs", "must be 1 for an interactive job: its input is there once");
+    }
+    let sides = interactive.tty.map(|tty| [("tty.rows", tty.rows, MAX_ROWS), ("tty.cols", tty.cols, MAX_COLS)]);
+    for (field, asked, max) in sides.into_iter().flatten() {
+        if asked < 1 || asked > max {
+            found.wrong(field, format!("is {asked}; it must be between 1 and {max}"));
+        }
+    }
+}
+
 fn resolve_limits(draft: &Draft, language: &Language, found: &mut Findings) -> Option<Limits> {
-    match Limits::resolve(&draft.limits, &language.limits, &language.cap) {
+    let mut asked = draft.limits.clone();
+    if draft.interactive.is_some() {
+        // Somebody types: the usual limit is made for programs that do not wait for anybody. The idle limit
+        // ends what is forgotten.
+        asked = LimitsRequest { wall_time: asked.wall_time.or(Some(language.cap.wall_time)), ..asked };
+    }
+    match Limits::resolve(&asked, &language.limits, &language.cap) {
         Ok(limits) => Some(limits),
         Err(wrong) => {
             for w in wrong {
@@ -314,7 +337,7 @@ fn accept(draft: Draft, limits: Limits) -> Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Callback, CallbackForm, File, Interactive};
+    use crate::job::{Callback, CallbackForm, File, Tty};
     use crate::limits::LimitsRequest;
 
     fn catalogue() -> Catalogue {
@@ -396,7 +419,15 @@ mod tests {
             (|d| d.files = vec![file("main.py")], "files[0].path"),
             (|d| d.collect = vec!["../*".into()], "collect[0]"),
             (|d| d.network = true, "network"),
-            (|d| d.interactive = Some(Interactive { tty: None }), "interactive"),
+            (
+                |d| {
+                    d.interactive = Some(Interactive { tty: None });
+                    d.runs = Some(2);
+                },
+                "runs",
+            ),
+            (|d| d.interactive = Some(Interactive { tty: Some(Tty { rows: 0, cols: 80 }) }), "tty.rows"),
+            (|d| d.interactive = Some(Interactive { tty: Some(Tty { rows: 24, cols: 1001 }) }), "tty.cols"),
             (|d| d.callback = Some(Callback { url: "http://x".into(), form: CallbackForm::Native }), "callback_url"),
             (|d| d.runs = Some(0), "runs"),
             (|d| d.priority = 1000, "priority"),
@@ -442,6 +473,16 @@ mod tests {
         let message = |url, rules| validate(draft(url), &catalogue(), rules).unwrap_err().problems[0].message.clone();
         assert!(message("http://127.0.0.1/", &rules).contains("loopback"));
         assert!(message("https://example.org/hook", &Rules::default()).contains("callbacks.enabled"));
+    }
+
+    #[test]
+    fn an_interactive_job_may_take_its_time() {
+        let mut draft = Draft { interactive: Some(Interactive { tty: None }), ..good() };
+        let job = validate(draft.clone(), &catalogue(), &Rules::default()).unwrap();
+        assert_eq!(job.limits.wall_time, Limits::standard_cap().wall_time);
+        draft.limits.wall_time = Some(std::time::Duration::from_secs(7));
+        let job = validate(draft, &catalogue(), &Rules::default()).unwrap();
+        assert_eq!(job.limits.wall_time.as_secs(), 7, "what was asked for stands");
     }
 
     #[test]

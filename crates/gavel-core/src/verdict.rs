@@ -119,6 +119,12 @@ pub fn classify(limits: &Limits, facts: &Facts, oom_markers: &[String]) -> Optio
             ),
         ));
     }
+    if let Some(Stop::Idle(limit)) = facts.stopped {
+        return Some(Finding::new(
+            Verdict::TimeLimitExceeded,
+            format!("neither read nor wrote anything for {} (idle limit of interactive jobs)", seconds(limit)),
+        ));
+    }
     match facts.exit {
         Exit::Signal(SIGSYS) => Some(Finding::new(
             Verdict::RuntimeError,

@@ -75,6 +75,7 @@ impl World {
             idle_timeout: Duration::from_secs(60),
             lease: Duration::from_secs(60),
             max_attempts: 3,
+            interactive_idle: Duration::from_secs(60),
             cleanup_interval: Duration::from_secs(60),
             retention: None,
         };

@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         argv: if argv.is_empty() { vec!["/usr/bin/true".to_owned()] } else { argv },
         env: Vec::new(),
         stdin: b"3 4\n",
+        live: None,
         files: Vec::new(),
         scratch: Scratch::for_run(&limits),
         limits,

@@ -1,7 +1,7 @@
 //! The server's end of an agent: spoken to over the pipes of a child process, and never trusted. The child
 //! is the agent itself, or a command-line client that passes its streams on.
 
-use crate::{Cancel, Command, Content, Fault, OnOutput, OnOutputLimit, Stream};
+use crate::{Cancel, Command, Content, Fault, LiveInput, OnOutput, OnOutputLimit, Stream, Typed};
 use gavel_agent::wire::{self, FileHead, HEADER, Order, OrderContent, OrderFile, OrderLimits, PIECE, Report, Setup};
 use gavel_core::{Bytes, CollectedFile, Exit, Facts, Stop};
 use rustix::buffer::spare_capacity;
@@ -130,14 +130,14 @@ impl Link {
                 Some((other, _)) => return Err(violation(format!("frame {other} instead of {wanted}"))),
                 None => {}
             }
-            self.wait(None, false, deadline)?;
+            self.wait(None, None, false, deadline)?;
             self.receive()?;
         }
     }
 
     pub fn run(&mut self, command: &Command, cancel: &Cancel, on_output: OnOutput) -> Result<Facts, Fault> {
         let deadline = Instant::now() + command.limits.wall_time + GRACE;
-        let mut stdin = Stdin::new(command.stdin);
+        let mut stdin = Stdin::new(command);
         let mut facts = Collected::new(command);
         let mut cancel_sent = false;
         self.send_order(command, deadline)?;
@@ -164,8 +164,12 @@ impl Link {
                 self.send(&[0, 0, 0, 0, wire::STOP], deadline)?;
                 cancel_sent = true;
             }
+            stdin.take_typed();
             let bell = if cancel.is_wanted() { None } else { Some(cancel) };
-            let ready = self.wait(bell, stdin.wants_to_send(), deadline)?;
+            let ready = self.wait(bell, stdin.source(), stdin.wants_to_send(), deadline)?;
+            if ready.typed {
+                stdin.hear();
+            }
             if ready.writable {
                 stdin.send(&self.to)?;
             }
@@ -219,19 +223,31 @@ impl Link {
         Ok(())
     }
 
-    /// Waits for a frame, for room to write if that is wanted, or for a wish to cancel.
-    fn wait(&self, cancel: Option<&Cancel>, to_write: bool, deadline: Instant) -> Result<Waited, Fault> {
-        let mut fds = Vec::with_capacity(3);
+    /// Waits for a frame, for room to write if that is wanted, for a wish to cancel, or for somebody to type.
+    fn wait(
+        &self,
+        cancel: Option<&Cancel>,
+        typed: Option<&LiveInput>,
+        to_write: bool,
+        deadline: Instant,
+    ) -> Result<Waited, Fault> {
+        let mut fds = Vec::with_capacity(4);
         fds.push(PollFd::new(&self.from, PollFlags::IN));
         let write = if to_write { PollFlags::OUT } else { PollFlags::empty() };
         fds.push(PollFd::new(&self.to, write));
         if let Some(cancel) = cancel {
             fds.push(PollFd::from_borrowed_fd(cancel.bell(), PollFlags::IN));
         }
+        if let Some(typed) = typed {
+            fds.push(PollFd::from_borrowed_fd(typed.bell().as_fd(), PollFlags::IN));
+        }
         poll_until(&mut fds, deadline)?;
-        let readable = !fds[0].revents().is_empty();
-        let writable = to_write && !fds[1].revents().is_empty();
-        Ok(Waited { readable, writable })
+        let is_ready = |at: usize| !fds[at].revents().is_empty();
+        Ok(Waited {
+            readable: is_ready(0),
+            writable: to_write && is_ready(1),
+            typed: typed.is_some() && is_ready(fds.len() - 1),
+        })
     }
 
     /// Takes what has arrived.
@@ -254,6 +270,7 @@ impl Link {
 struct Waited {
     readable: bool,
     writable: bool,
+    typed: bool,
 }
 
 fn poll_until(fds: &mut [PollFd], deadline: Instant) -> Result<(), Fault> {
@@ -294,13 +311,18 @@ fn order<'a>(command: &'a Command, kept: &mut Kept) -> Order<'a> {
     let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let (limits, scratch) = (&command.limits, &command.scratch);
     let fixed = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/box"), ("LANG", "C.UTF-8"), ("TMPDIR", "/tmp")];
+    let own = command.env.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    // What the web's terminals understand, unless the job knows better.
+    let has_terminal = command.live.is_some_and(|live| live.tty.is_some());
+    let terminal = (has_terminal && own.clone().all(|(name, _)| name != "TERM")).then_some(("TERM", "xterm-256color"));
     Order {
         argv: command.argv.iter().map(String::as_str).collect(),
-        env: fixed.into_iter().chain(command.env.iter().map(|(k, v)| (k.as_str(), v.as_str()))).collect(),
+        env: fixed.into_iter().chain(terminal).chain(own).collect(),
         files: command.files.iter().map(|file| order_file(file, kept)).collect(),
         forget: kept.forgotten(),
         stdin_total: command.stdin.len() as u64,
         stdin_inline: inline_stdin(command.stdin).len() as u64,
+        live: command.live.map(|live| wire::Live { tty: live.tty.map(size), idle: nanos(live.idle) }),
         limits: OrderLimits {
             cpu: nanos(limits.cpu_time),
             wall: nanos(limits.wall_time),
@@ -321,6 +343,10 @@ fn order<'a>(command: &'a Command, kept: &mut Kept) -> Order<'a> {
         collect_max_files: command.collect.max_files,
         collect_max_total: command.collect.max_total.0,
     }
+}
+
+fn size(tty: gavel_core::job::Tty) -> wire::Size {
+    wire::Size { rows: tty.rows, cols: tty.cols }
 }
 
 fn order_file<'a>(file: &'a crate::InputFile, kept: &mut Kept) -> OrderFile<'a> {
@@ -396,35 +422,78 @@ impl Kept {
     }
 }
 
-/// The part of stdin that did not fit into the order: sent piece by piece as the job takes it.
+/// The part of stdin that did not fit into the order: sent piece by piece as the job takes it. Then what is typed,
+/// which is not taken from its source before there is room for it.
 struct Stdin<'a> {
     rest: &'a [u8],
+    live: Option<&'a LiveInput>,
+    /// The source may have something.
+    heard: bool,
+    typed: Option<Typed>,
+    window: usize,
     frame: Vec<u8>,
     offset: usize,
     under_way: usize,
 }
 
 impl<'a> Stdin<'a> {
-    fn new(stdin: &'a [u8]) -> Self {
-        let inline = inline_stdin(stdin).len();
+    fn new(command: &Command<'a>) -> Self {
+        let inline = inline_stdin(command.stdin).len();
+        let live = command.live.map(|live| live.input);
+        // What somebody types and nobody reads should wait with who types it.
+        let window = if live.is_some() { wire::STDIN_WINDOW.min(2 * PIECE) } else { wire::STDIN_WINDOW };
         // What the order carries is on its way, too, and the agent will say when it is taken.
-        Self { rest: &stdin[inline..], frame: Vec::new(), offset: 0, under_way: 0 }
+        Self {
+            rest: &command.stdin[inline..],
+            live,
+            heard: true,
+            typed: None,
+            window,
+            frame: Vec::new(),
+            offset: 0,
+            under_way: 0,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.under_way + PIECE <= self.window
     }
 
     fn wants_to_send(&self) -> bool {
-        self.offset < self.frame.len() || (!self.rest.is_empty() && self.under_way + PIECE <= wire::STDIN_WINDOW)
+        let waiting = !self.rest.is_empty() || self.typed.is_some();
+        self.offset < self.frame.len() || (waiting && self.has_room())
+    }
+
+    /// Whom to listen to: nobody, while what was taken last is not on its way.
+    fn source(&self) -> Option<&'a LiveInput> {
+        self.live.filter(|_| !self.heard && self.typed.is_none())
+    }
+
+    fn hear(&mut self) {
+        if let Some(live) = self.live {
+            // First this, then the look: what comes in between rings again.
+            live.bell().hush();
+            self.heard = true;
+        }
+    }
+
+    fn take_typed(&mut self) {
+        if let Some(live) = self.live
+            && self.heard
+            && self.typed.is_none()
+            && self.rest.is_empty()
+            && self.has_room()
+        {
+            self.typed = live.take();
+            self.heard = self.typed.is_some();
+        }
     }
 
     fn send(&mut self, to: &File) -> Result<(), Fault> {
         if self.offset == self.frame.len() {
-            let (piece, rest) = self.rest.split_at(self.rest.len().min(PIECE));
-            self.rest = rest;
-            self.under_way += piece.len();
             self.frame.clear();
             self.offset = 0;
-            let at = wire::start(&mut self.frame, wire::STDIN);
-            self.frame.extend_from_slice(piece);
-            wire::finish(&mut self.frame, at);
+            self.next_frame()?;
         }
         match rustix::io::write(to, &self.frame[self.offset..]) {
             Ok(n) => self.offset += n,
@@ -432,6 +501,37 @@ impl<'a> Stdin<'a> {
             Err(e) => return Err(Fault::new("write stdin to the agent", e)),
         }
         Ok(())
+    }
+
+    fn next_frame(&mut self) -> Result<(), Fault> {
+        if !self.rest.is_empty() {
+            let (piece, rest) = self.rest.split_at(self.rest.len().min(PIECE));
+            self.rest = rest;
+            self.stdin_frame(piece);
+            return Ok(());
+        }
+        match self.typed.take() {
+            Some(Typed::Bytes(mut bytes)) => {
+                if bytes.len() > PIECE {
+                    self.typed = Some(Typed::Bytes(bytes.split_off(PIECE)));
+                }
+                self.stdin_frame(&bytes);
+            }
+            Some(Typed::End) => self.frame.extend_from_slice(&[0, 0, 0, 0, wire::STDIN_END]),
+            Some(Typed::Resize(tty)) => {
+                let frame = wire::encode(wire::RESIZE, &size(tty));
+                self.frame = frame.map_err(|e| Fault::new("write the size of a terminal", e))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn stdin_frame(&mut self, piece: &[u8]) {
+        self.under_way += piece.len();
+        let at = wire::start(&mut self.frame, wire::STDIN);
+        self.frame.extend_from_slice(piece);
+        wire::finish(&mut self.frame, at);
     }
 
     /// What is left of a frame that has been begun.
@@ -545,6 +645,7 @@ impl<'a> Collected<'a> {
                 wire::Stop::CpuTime => Stop::CpuTime,
                 wire::Stop::WallTime => Stop::WallTime,
                 wire::Stop::Output => Stop::Output,
+                wire::Stop::Idle => Stop::Idle(self.command.live.map(|live| live.idle).unwrap_or_default()),
                 wire::Stop::Cancelled => Stop::Cancelled,
             }),
             cpu: time(report.cpu),

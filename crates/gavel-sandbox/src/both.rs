@@ -73,6 +73,7 @@ mod tests {
                 argv: Vec::new(),
                 env: Vec::new(),
                 stdin: b"",
+                live: None,
                 files: Vec::new(),
                 limits: Limits::standard(),
                 scratch: Scratch::for_compile(),

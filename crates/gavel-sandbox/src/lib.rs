@@ -13,10 +13,12 @@ pub mod cancel;
 pub mod docker;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod live;
 pub mod native;
 mod seccomp;
 
 pub use cancel::Cancel;
+pub use live::{Bell, Live, LiveInput, Typed};
 
 /// One program to run: the compile command, the run command, a checker.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct Command<'a> {
     /// Added to the sandbox's own PATH, HOME, LANG and TMPDIR.
     pub env: Vec<(String, String)>,
     pub stdin: &'a [u8],
+    /// Somebody types, after that: the command is interactive.
+    pub live: Option<Live<'a>>,
     /// Files that are in the working directory when the command starts.
     pub files: Vec<InputFile<'a>>,
     pub limits: Limits,

@@ -1,14 +1,19 @@
 //! The native sandbox below the server: what the corpus cannot say over HTTP. Needs root and cgroups,
 //! as the server does, and fails where it has none.
 
+use gavel_core::job::Tty;
 use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Exit, Facts, Limits, Stop};
 use gavel_sandbox::native::{Native, NativeOptions};
-use gavel_sandbox::{Backend, Cancel, Collect, Command, Content, InputFile, OnOutputLimit, Sandbox, Stream};
+use gavel_sandbox::{
+    Backend, Bell, Cancel, Collect, Command, Content, InputFile, Live, LiveInput, OnOutputLimit, Sandbox, Stream, Typed,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 /// Slots are unique in this process: their users and groups must not meet.
@@ -32,6 +37,7 @@ fn shell(script: &str) -> Command<'static> {
         argv: ["/bin/sh", "-c", script].map(str::to_owned).into(),
         env: Vec::new(),
         stdin: &[],
+        live: None,
         files: Vec::new(),
         scratch: Scratch::for_run(&limits),
         limits,
@@ -44,6 +50,190 @@ fn shell(script: &str) -> Command<'static> {
 
 fn run(sandbox: &mut dyn Sandbox, command: &Command) -> Facts {
     sandbox.run(command, &Cancel::new().unwrap(), &mut |_, _| {}).expect("the sandbox works")
+}
+
+/// Somebody who types.
+#[derive(Clone)]
+struct Keyboard {
+    keys: Sender<Typed>,
+    bell: Bell,
+}
+
+impl Keyboard {
+    fn new() -> (Self, LiveInput) {
+        let (keys, typed) = channel();
+        let bell = Bell::new().unwrap();
+        (Self { keys, bell: bell.clone() }, LiveInput::new(bell, move || typed.try_recv().ok()))
+    }
+
+    fn send(&self, typed: Typed) {
+        self.keys.send(typed).unwrap();
+        self.bell.ring();
+    }
+
+    fn type_in(&self, text: &str) {
+        self.send(Typed::Bytes(text.into()));
+    }
+}
+
+/// Runs an interactive command; `react` is told of everything that it has printed so far, whenever it prints.
+fn converse(
+    sandbox: &mut dyn Sandbox,
+    command: &mut Command<'static>,
+    tty: Option<Tty>,
+    idle: Duration,
+    mut react: impl FnMut(&str, &Keyboard),
+) -> Facts {
+    let (keyboard, input) = Keyboard::new();
+    let live = Some(Live { input: &input, tty, idle });
+    let command = Command { live, ..command.clone() };
+    let mut seen = Vec::new();
+    let output = &mut |_, bytes: &[u8]| {
+        seen.extend_from_slice(bytes);
+        react(&String::from_utf8_lossy(&seen), &keyboard);
+    };
+    sandbox.run(&command, &Cancel::new().unwrap(), output).expect("the sandbox works")
+}
+
+const LONG: Duration = Duration::from_secs(15);
+const SMALL: Option<Tty> = Some(Tty { rows: 24, cols: 80 });
+
+#[test]
+fn what_is_typed_is_answered_and_ends() {
+    let (_, mut sandbox) = open(&native(None));
+    for tty in [None, SMALL] {
+        let script = "echo 'name?'; read a; echo \"age of $a?\"; read b; echo \"$a is $b\"; cat; echo over";
+        let mut answered = 0;
+        let facts = converse(&mut *sandbox, &mut shell(script), tty, LONG, |seen, keyboard| {
+            match answered {
+                0 if seen.contains("name?") => keyboard.type_in("ada\n"),
+                1 if seen.contains("age of ada?") => keyboard.type_in("36\n"),
+                2 if seen.contains("ada is 36") => {
+                    keyboard.type_in("no end of line");
+                    keyboard.send(Typed::End);
+                }
+                _ => return,
+            }
+            answered += 1;
+        });
+        let said = text(&facts.stdout).to_owned();
+        assert_eq!((facts.exit, facts.stopped, answered), (Exit::Code(0), None, 3), "{said}");
+        assert!(said.contains("no end of line") && said.trim_end().ends_with("over"), "{said:?}");
+        assert_eq!(tty.is_some(), said.contains("\r\n"), "{said:?}");
+        // The next command has neither input nor terminal.
+        let facts =
+            run(&mut *sandbox, &shell("cat; test -t 0 || echo none; ls /dev; echo x > /dev/tty || ls /dev/pts"));
+        let names: Vec<_> = text(&facts.stdout).split_whitespace().collect();
+        let usual = ["none", "fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"];
+        assert_eq!(names, usual, "{}", text(&facts.stderr));
+    }
+}
+
+#[test]
+fn stdin_comes_before_what_is_typed() {
+    let (_, mut sandbox) = open(&native(None));
+    let stdin: &'static [u8] = vec![b'x'; 1 << 20].leak();
+    let mut command = shell("head -c 1048576 | tail -c 1; echo; cat");
+    command.stdin = stdin;
+    let mut typed = false;
+    let facts = converse(&mut *sandbox, &mut command, None, LONG, |_, keyboard| {
+        if !std::mem::replace(&mut typed, true) {
+            keyboard.type_in(&"y".repeat(300_000));
+            keyboard.send(Typed::End);
+        }
+    });
+    assert_eq!(facts.exit, Exit::Code(0));
+    assert_eq!(facts.stdout, [b"x\n".as_slice(), &vec![b'y'; 300_000]].concat());
+}
+
+#[test]
+fn a_terminal_is_one() {
+    let (_, mut sandbox) = open(&native(None));
+    let script = "test -t 0 && test -t 1 && test -t 2 && tty && stty size && echo $TERM; \
+                  echo error >&2; echo by name > /dev/pts/0; echo by tty > /dev/tty; cat /dev/stdin; \
+                  true > /dev/ptmx; true <> /dev/pts/ptmx; ls -l /dev/pts; stty size";
+    let mut resized = false;
+    let facts = converse(&mut *sandbox, &mut shell(script), SMALL, LONG, |seen, keyboard| {
+        if seen.contains("by tty") && !std::mem::replace(&mut resized, true) {
+            keyboard.send(Typed::Resize(Tty { rows: 50, cols: 132 }));
+            keyboard.type_in("through /dev/stdin\n");
+            keyboard.send(Typed::End);
+        }
+    });
+    let said = text(&facts.stdout).replace("\r\n", "\n");
+    let begin = "/dev/pts/0\n24 80\nxterm-256color\nerror\nby name\nby tty\nthrough /dev/stdin\nthrough /dev/stdin\n";
+    assert!(said.starts_with(begin), "{said}");
+    assert!(said.contains("/dev/ptmx: ") && said.contains("/dev/pts/ptmx: Permission denied"), "{said}");
+    assert!(said.ends_with("50 132\n"), "{said}");
+    assert_eq!((facts.exit, facts.stderr.len()), (Exit::Code(0), 0));
+}
+
+#[test]
+fn nothing_that_is_printed_to_a_terminal_is_lost_at_the_end() {
+    let (_, mut sandbox) = open(&native(None));
+    for script in ["seq 1 60000", "seq 1 60000 & wait", "seq 1 60000 & sleep 0.01; wait; kill -9 $$"] {
+        let facts = converse(&mut *sandbox, &mut shell(script), SMALL, LONG, |_, _| {});
+        let lines = text(&facts.stdout).lines().filter(|line| !line.is_empty()).count();
+        assert_eq!(lines, 60_000, "{script}: {}", facts.stdout.len());
+    }
+    let mut command = shell("yes");
+    command.limits.output = Bytes::kib(100);
+    let facts = converse(&mut *sandbox, &mut command, SMALL, LONG, |_, _| {});
+    assert_eq!((facts.stopped, facts.stdout.len()), (Some(Stop::Output), 100 << 10));
+}
+
+#[test]
+fn control_c_is_a_signal() {
+    let (_, mut sandbox) = open(&native(None));
+    let mut typed = false;
+    let facts = converse(&mut *sandbox, &mut shell("echo ready; exec sleep 19"), SMALL, LONG, |_, keyboard| {
+        if !std::mem::replace(&mut typed, true) {
+            keyboard.type_in("\u{3}");
+        }
+    });
+    assert_eq!((facts.exit, facts.stopped), (Exit::Signal(2), None), "{}", text(&facts.stdout));
+    assert!(facts.wall < Duration::from_secs(10));
+}
+
+#[test]
+fn who_neither_reads_nor_writes_is_stopped() {
+    let (_, mut sandbox) = open(&native(None));
+    let idle = Duration::from_millis(400);
+    for (tty, script) in [(None, "sleep 19"), (SMALL, "cat"), (None, "echo once; cat"), (SMALL, "sleep 19 & sleep 19")]
+    {
+        let facts = converse(&mut *sandbox, &mut shell(script), tty, idle, |_, _| {});
+        assert_eq!(facts.stopped, Some(Stop::Idle(idle)), "{script}");
+        assert!(facts.wall >= idle && facts.wall < Duration::from_secs(10), "{script}: {:?}", facts.wall);
+    }
+    // Each of them keeps it alive.
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10; do echo $i; sleep 0.1; done";
+    let facts = converse(&mut *sandbox, &mut shell(script), None, idle, |_, _| {});
+    assert_eq!((facts.exit, facts.stopped), (Exit::Code(0), None));
+}
+
+#[test]
+fn what_nobody_reads_is_not_taken() {
+    let (_, mut sandbox) = open(&native(None));
+    for tty in [None, SMALL] {
+        let taken = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&taken);
+        let input = LiveInput::new(Bell::new().unwrap(), move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Some(Typed::Bytes(vec![b'\n'; 1000]))
+        });
+        let live = Some(Live { input: &input, tty, idle: Duration::from_millis(500) });
+        let mut command = shell("sleep 19");
+        if tty.is_some() {
+            // Otherwise the terminal says everything again.
+            command = shell("stty -echo; sleep 19");
+        }
+        let command = Command { live, ..command };
+        let facts = sandbox.run(&command, &Cancel::new().unwrap(), &mut |_, _| {}).unwrap();
+        assert!(matches!(facts.stopped, Some(Stop::Idle(_))), "{:?} {:?}", facts.stopped, facts.exit);
+        let taken = taken.load(Ordering::SeqCst);
+        assert!((10..1000).contains(&taken), "{taken} KB were taken");
+    }
+    assert_eq!(run(&mut *sandbox, &shell("cat; exit 3")).exit, Exit::Code(3));
 }
 
 fn text(bytes: &[u8]) -> &str {

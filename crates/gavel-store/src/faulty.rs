@@ -2,8 +2,8 @@
 
 use crate::{
     Cancelled, Claim, ClaimKey, Claimant, Courier, Deleted, Deliveries, DeliveryEnd, DeliveryKey, DeliveryRecord,
-    Depth, Ended, Event, Filter, Inserted, JobRecord, JobSummary, Lease, Listener, NewJob, Queue, Settlement, Store,
-    StoreError, Swept,
+    Depth, Ended, Event, Filter, Input, InputRefused, Inputs, Inserted, JobRecord, JobSummary, Lease, Listener, NewJob,
+    Queue, Settlement, Store, StoreError, Swept,
 };
 use async_trait::async_trait;
 use gavel_core::{JobId, Timestamp};
@@ -343,6 +343,14 @@ impl Queue for FaultyQueue {
 
     async fn cancel_wanted(&self) -> JobId {
         self.inner.cancel_wanted().await
+    }
+
+    async fn send_input(&self, id: JobId, input: Input) -> Result<(), InputRefused> {
+        self.inner.send_input(id, input).await
+    }
+
+    fn take_input(&self, id: JobId, ring: Box<dyn Fn() + Send + Sync>) -> Box<dyn Inputs> {
+        self.inner.take_input(id, ring)
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod contract;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
+mod inputs;
 pub mod local;
 pub mod sqlite;
 
@@ -17,6 +18,7 @@ pub use local::LocalQueue;
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 use async_trait::async_trait;
+use gavel_core::job::Tty;
 use gavel_core::verdict::{Evidence, Verdict};
 use gavel_core::{Job, JobId, Outcome, Status, Timestamp};
 use std::collections::BTreeMap;
@@ -465,6 +467,42 @@ pub trait Listener: Send {
     async fn next(&mut self) -> Option<Event>;
 }
 
+/// What somebody types for a running job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    Bytes(Vec<u8>),
+    /// Nothing more will come.
+    End,
+    /// The terminal has this size now.
+    Resize(Tty),
+}
+
+/// Why input was not taken. Nobody will see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InputRefused {
+    #[error("the job has ended")]
+    Ended,
+    #[error("the input has been ended before")]
+    Closed,
+    /// This queue passes no input on.
+    #[error("this server takes no live input")]
+    Unsupported,
+}
+
+/// The worker's end of a job's input.
+pub trait Inputs: Send {
+    /// The next that has come; never waits.
+    fn take(&mut self) -> Option<Input>;
+}
+
+struct NoInputs;
+
+impl Inputs for NoInputs {
+    fn take(&mut self) -> Option<Input> {
+        None
+    }
+}
+
 /// The bell. Losing any of this must cost time only.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
@@ -493,4 +531,17 @@ pub trait Queue: Send + Sync + 'static {
 
     /// The next job that should be stopped; every node hears of it.
     async fn cancel_wanted(&self) -> JobId;
+
+    /// Passes on what somebody types for a job that has not ended. Waits while more is on the way than may be, before
+    /// the job runs as well as later: dropped while it waits, nothing was sent. What was typed for an attempt
+    /// that is void is not typed again for the next one.
+    async fn send_input(&self, _id: JobId, _input: Input) -> Result<(), InputRefused> {
+        Err(InputRefused::Unsupported)
+    }
+
+    /// For whoever runs the job: its input, with what has come before it ran. `ring` is called when there is
+    /// something to take again; it must not block.
+    fn take_input(&self, _id: JobId, _ring: Box<dyn Fn() + Send + Sync>) -> Box<dyn Inputs> {
+        Box::new(NoInputs)
+    }
 }

@@ -1,6 +1,7 @@
 //! The bell of one process: announcements, live output and wishes to cancel, all in memory.
 
-use crate::{Event, Listener, Queue, Stream};
+use crate::inputs::Mailboxes;
+use crate::{Event, Input, InputRefused, Inputs, Listener, Queue, Stream};
 use async_trait::async_trait;
 use gavel_core::JobId;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -42,6 +43,7 @@ pub struct LocalQueue {
     wished: Notify,
     /// Keeps one ring for who is not waiting yet.
     deliveries: Notify,
+    inputs: Mailboxes,
 }
 
 struct Shard {
@@ -114,6 +116,7 @@ impl LocalQueue {
             wishes: Mutex::default(),
             wished: Notify::new(),
             deliveries: Notify::new(),
+            inputs: Mailboxes::default(),
         }
     }
 
@@ -335,6 +338,11 @@ impl Queue for LocalQueue {
     }
 
     fn publish(&self, id: JobId, event: Event) {
+        match event {
+            Event::Restarted => self.inputs.forget(id),
+            Event::Ended(_) => self.inputs.end(id),
+            _ => {}
+        }
         let channel = lock(self.shard(id)).channel_for(id, &event);
         if let Some(channel) = channel {
             channel.add(event, self.options.kept_per_job);
@@ -388,6 +396,14 @@ impl Queue for LocalQueue {
             }
             wished.await;
         }
+    }
+
+    async fn send_input(&self, id: JobId, input: Input) -> Result<(), InputRefused> {
+        self.inputs.send(id, input).await
+    }
+
+    fn take_input(&self, id: JobId, ring: Box<dyn Fn() + Send + Sync>) -> Box<dyn Inputs> {
+        self.inputs.open(id, ring)
     }
 }
 

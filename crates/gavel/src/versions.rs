@@ -67,6 +67,7 @@ impl Asking<'_> {
             argv: language.version_command.clone(),
             env: language.env.clone().into_iter().collect(),
             stdin: b"",
+            live: None,
             files: Vec::new(),
             limits,
             scratch,

@@ -1,5 +1,6 @@
 //! Answers as they are written: rows of the book to JSON. Borrowed, so that outputs are not copied twice.
 
+use super::body::TtyBody;
 use crate::error::{ApiError, ProblemBody};
 use crate::languages::LanguageState;
 use crate::service::Receipt;
@@ -139,6 +140,8 @@ pub struct RequestAnswer<'a> {
     pub network: bool,
     pub runs: u32,
     pub priority: i32,
+    pub interactive: bool,
+    pub tty: Option<TtyBody>,
     #[schema(value_type = Vec<String>)]
     pub collect: &'a [String],
 }
@@ -286,6 +289,11 @@ impl<'a> RequestAnswer<'a> {
             network: job.network,
             runs: job.runs,
             priority: job.priority,
+            interactive: job.interactive.is_some(),
+            tty: job
+                .interactive
+                .and_then(|interactive| interactive.tty)
+                .map(|tty| TtyBody { rows: tty.rows, cols: tty.cols }),
             collect: &job.collect,
         }
     }

@@ -4,10 +4,10 @@ use crate::input::Object;
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use gavel_core::check::Comparison;
-use gavel_core::job::{Callback, CallbackForm, Interactive};
+use gavel_core::job::{Callback, CallbackForm, Interactive, Tty};
 use gavel_core::{Bytes, Draft, File, LimitsRequest, Problem, Rejection};
-use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,8 +60,11 @@ pub struct SubmitBody {
     /// -100 to 100; higher is sooner.
     #[schema(minimum = -100, maximum = 100)]
     pub priority: Option<i32>,
-    /// Not available yet.
+    /// Take more input while the program runs, over `GET /api/v1/jobs/{id}/ws`, after `stdin`.
     pub interactive: Option<bool>,
+    /// A pseudo-terminal instead of pipes; only with `interactive`.
+    #[schema(value_type = Option<TtyBody>)]
+    pub tty: Option<Object<TtyBody>>,
     /// Globs of files that come back with the result.
     #[serde(default, deserialize_with = "bounded_or_null")]
     pub collect: Option<Vec<String>>,
@@ -70,6 +73,17 @@ pub struct SubmitBody {
     pub callback_url: Option<String>,
     /// Kept with the job and given back; means nothing to the server.
     pub metadata: Option<BTreeMap<String, String>>,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Tty)]
+pub struct TtyBody {
+    #[schema(minimum = 1, maximum = 1000, example = 24)]
+    pub rows: u16,
+    #[schema(minimum = 1, maximum = 1000, example = 80)]
+    pub cols: u16,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -183,6 +197,12 @@ impl SubmitBody {
         let expected_output = either("expected_output", self.expected_output, self.expected_output_base64, &mut wrong);
         let files = self.files.unwrap_or_default().into_iter().enumerate();
         let files = files.map(|(index, Object(file))| file.into_file(index, &mut wrong)).collect();
+        let is_interactive = self.interactive.unwrap_or(false);
+        let tty = self.tty.map(|Object(tty)| Tty { rows: tty.rows, cols: tty.cols });
+        if tty.is_some() && !is_interactive {
+            let message = "is for interactive jobs: set interactive to true, or leave it out";
+            wrong.push(Problem { field: "tty".into(), message: message.into() });
+        }
         if !wrong.is_empty() {
             return Err(Rejection { problems: wrong, too_large: false });
         }
@@ -200,7 +220,7 @@ impl SubmitBody {
             network: self.network.unwrap_or(false),
             runs: self.runs,
             priority: self.priority.unwrap_or(0),
-            interactive: self.interactive.unwrap_or(false).then_some(Interactive { tty: None }),
+            interactive: is_interactive.then_some(Interactive { tty }),
             collect: self.collect.unwrap_or_default(),
             callback: self.callback_url.map(|url| Callback { url, form: CallbackForm::Native }),
             comparison: Comparison::Native,
@@ -259,7 +279,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-fn decode(mut text: String) -> Result<Vec<u8>, String> {
+pub fn decode(mut text: String) -> Result<Vec<u8>, String> {
     if text.bytes().any(|byte| byte.is_ascii_whitespace()) {
         text.retain(|c| !c.is_ascii_whitespace());
     }

@@ -2,6 +2,7 @@
 
 use super::answer::{Base64, JobBody, encode};
 use super::jobs::job_id;
+use super::pieces::{Pieces, name};
 use crate::error::{ApiError, ProblemBody};
 use crate::owner::Owner;
 use crate::query::Params;
@@ -55,7 +56,7 @@ pub async fn follow(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let watch = app.service().watch(&owner, id).await?;
-    let feed = Feed { watch, keep_alive: app.options().keep_alive, tails: Default::default() };
+    let feed = Feed { watch, keep_alive: app.options().keep_alive, pieces: Pieces::default() };
     let events = stream::unfold(feed, |mut feed| async move { Some((Ok::<_, Infallible>(feed.next().await?), feed)) });
     let mut response = Response::new(Body::from_stream(events));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -94,8 +95,7 @@ const DONE: &str = "done";
 struct Feed {
     watch: Watch,
     keep_alive: Duration,
-    /// The beginnings of characters whose other bytes have not come yet, by stream.
-    tails: [Vec<u8>; 3],
+    pieces: Pieces,
 }
 
 #[derive(Serialize)]
@@ -137,14 +137,18 @@ impl Feed {
         match seen {
             Seen::Status { status, worker, attempt, restarted } => {
                 if restarted {
-                    self.tails = Default::default();
+                    self.pieces = Pieces::default();
                 } else if status.has_ended() {
-                    self.flush(&mut out);
+                    self.pieces.rest().for_each(|(stream, rest)| output_event(&mut out, stream, &rest));
                 }
                 let data = StatusEvent { status: status.as_str(), worker_id: worker, attempt, restarted };
                 event(&mut out, "status", None, &data);
             }
-            Seen::Output { stream, bytes } => self.output(&mut out, stream, bytes),
+            Seen::Output { stream, bytes } => {
+                if let Some(bytes) = self.pieces.add(stream, bytes) {
+                    output_event(&mut out, stream, &bytes);
+                }
+            }
             Seen::Dropped { bytes } => event(&mut out, "dropped", None, &DroppedEvent { bytes }),
             Seen::Done(record) => event(&mut out, "done", Some(DONE), &JobBody::of(&record)),
             Seen::Gone => out.extend_from_slice(b": the job was erased\n\n"),
@@ -152,38 +156,11 @@ impl Feed {
         }
         out
     }
-
-    fn output(&mut self, out: &mut Vec<u8>, stream: Stream, bytes: Vec<u8>) {
-        let tail = &mut self.tails[stream as usize];
-        let mut bytes = if tail.is_empty() { bytes } else { [std::mem::take(tail), bytes].concat() };
-        if let Err(error) = std::str::from_utf8(&bytes)
-            && error.error_len().is_none()
-        {
-            *tail = bytes.split_off(error.valid_up_to());
-        }
-        if !bytes.is_empty() {
-            output_event(out, stream, &bytes);
-        }
-    }
-
-    fn flush(&mut self, out: &mut Vec<u8>) {
-        for stream in [Stream::CompileOutput, Stream::Stdout, Stream::Stderr] {
-            let tail = std::mem::take(&mut self.tails[stream as usize]);
-            if !tail.is_empty() {
-                output_event(out, stream, &tail);
-            }
-        }
-    }
 }
 
 fn output_event(out: &mut Vec<u8>, stream: Stream, bytes: &[u8]) {
-    let name = match stream {
-        Stream::Stdout => "stdout",
-        Stream::Stderr => "stderr",
-        Stream::CompileOutput => "compile_output",
-    };
     let (text, base64) = super::answer::text(bytes);
-    event(out, name, None, &OutputEvent { text, base64 });
+    event(out, name(stream), None, &OutputEvent { text, base64 });
 }
 
 /// JSON has no raw line breaks, so the data is one line.

@@ -56,6 +56,8 @@ pub const REQUEST: &[&str] = &[
     "network",
     "runs",
     "priority",
+    "interactive",
+    "tty",
     "collect",
 ];
 

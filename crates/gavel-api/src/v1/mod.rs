@@ -8,6 +8,8 @@ pub mod events;
 pub mod fields;
 pub mod jobs;
 pub mod languages;
+pub mod pieces;
+pub mod socket;
 pub mod stream;
 pub mod workers;
 
@@ -24,6 +26,7 @@ pub fn routes() -> Router<App> {
         .route("/jobs/{id}/cancel", post(jobs::cancel))
         .route("/jobs/{id}/deliveries", get(deliveries::list))
         .route("/jobs/{id}/events", get(events::follow))
+        .route("/jobs/{id}/ws", get(socket::attach))
         .route("/languages", get(languages::list))
         .route("/languages/{id}", get(languages::find))
         .route("/workers", get(workers::list))

@@ -12,5 +12,6 @@ mod operation;
 mod receiver;
 mod refusals;
 mod server;
+mod socket;
 mod stream;
 mod worker;

@@ -198,6 +198,17 @@ impl Server {
         panic!("{} channels are still listened to", self.queue.channels());
     }
 
+    /// Waits until no event stream is open any more.
+    pub async fn nobody_watches(&self) {
+        for _ in 0..500 {
+            if self.service.watching() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} streams are still open", self.service.watching());
+    }
+
     pub fn begin_shutdown(&mut self) {
         self.shutdown.take().unwrap().send(()).unwrap();
     }

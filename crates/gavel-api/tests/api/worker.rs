@@ -2,7 +2,7 @@
 
 use gavel_core::verdict::Evidence;
 use gavel_core::{Bytes, CollectedFile, Job, Outcome, Timestamp, Verdict};
-use gavel_store::{Claim, Claimant, Event, Queue, Settlement, Store, StoreError, Stream};
+use gavel_store::{Claim, Claimant, Event, Input, Queue, Settlement, Store, StoreError, Stream};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -68,6 +68,41 @@ async fn work(store: Arc<dyn Store>, queue: Arc<dyn Queue>, hold: Arc<Semaphore>
             }
             completed(&claim.job)
         }
+        // Says back what is typed.
+        "echo" => {
+            let typed = Arc::new(Notify::new());
+            let ring = typed.clone();
+            let mut inputs = queue.take_input(id, Box::new(move || ring.notify_one()));
+            let told = |text: Vec<u8>| queue.publish(id, Event::Output { stream: Stream::Stdout, bytes: text });
+            loop {
+                match inputs.take() {
+                    Some(Input::Bytes(bytes)) => told(bytes),
+                    Some(Input::Resize(tty)) => told(format!("<{}x{}>", tty.rows, tty.cols).into()),
+                    Some(Input::End) => {
+                        // Long enough to type something that comes too late.
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        break completed(&claim.job);
+                    }
+                    None => tokio::select! {
+                        () = typed.notified() => {}
+                        () = stop.notified() => break Settlement::Cancelled,
+                    },
+                }
+            }
+        }
+        // Never reads what is typed.
+        "deaf" => {
+            let _inputs = queue.take_input(id, Box::new(|| ()));
+            stop.notified().await;
+            Settlement::Cancelled
+        }
+        "flood" => loop {
+            queue.publish(id, Event::Output { stream: Stream::Stdout, bytes: vec![b'x'; 16 << 10] });
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_micros(100)) => {}
+                () = stop.notified() => break Settlement::Cancelled,
+            }
+        },
         "again" if key.attempt == 1 => {
             queue.publish(id, Event::Output { stream: Stream::Stdout, bytes: b"void".to_vec() });
             Settlement::Released { delay: Duration::ZERO, count_attempt: true }

@@ -130,6 +130,7 @@ fn run_compiler(
         // The client's variables are for its program; the compiler's work depends on its options only.
         env: environment(language, None),
         stdin: &[],
+        live: None,
         files: sent_files(language, job),
         limits: compile.limits.clone(),
         scratch: Scratch::for_compile(),

@@ -6,8 +6,9 @@ mod run;
 use crate::cache::{Cache, Entry, StoredFile};
 use compile::Built;
 use gavel_core::{Job, Language, Outcome};
-use gavel_sandbox::{Cancel, Content, Fault, InputFile, Sandbox};
+use gavel_sandbox::{Cancel, Content, Fault, InputFile, Live, Sandbox};
 use gavel_store::Stream;
+use run::Ready;
 use std::path::PathBuf;
 
 /// Receives output while the job runs. Called on the sandbox's thread.
@@ -21,17 +22,20 @@ pub enum Judged {
     Cancelled,
 }
 
-/// Judges a job. A fault is ours, and says nothing about the program.
+/// Judges a job. A fault is ours, and says nothing about the program. `live` is where an interactive one's input
+/// comes from; without it there is only its stdin.
 pub fn judge(
     sandbox: &mut dyn Sandbox,
     language: &Language,
     job: &Job,
     cache: &Cache,
+    live: Option<Live>,
     cancel: &Cancel,
     on_output: OnOutput,
 ) -> Result<Judged, Fault> {
     let Some(compile) = language.compile_with(&job.files) else {
-        return run::run(sandbox, language, job, &sent_files(language, job), None, cancel, on_output);
+        let ready = Ready { files: sent_files(language, job), program: None };
+        return run::run(sandbox, language, job, ready, live, cancel, on_output);
     };
     match compile::build(sandbox, language, compile, job, cache, cancel, on_output)? {
         Built::Cancelled => Ok(Judged::Cancelled),
@@ -53,7 +57,8 @@ pub fn judge(
                 files.extend(own_files(job).filter(|own| program.entry.files.iter().all(|file| file.path != own.path)));
                 files
             };
-            let judged = run::run(sandbox, language, job, &files, Some(&program), cancel, on_output);
+            let ready = Ready { files, program: Some(&program) };
+            let judged = run::run(sandbox, language, job, ready, live, cancel, on_output);
             if judged.is_err() {
                 // Its files may be what could not be used; the next attempt makes them anew.
                 cache.forget(&program.entry);

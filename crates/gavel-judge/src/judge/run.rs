@@ -6,24 +6,31 @@ use gavel_core::facts::Exit;
 use gavel_core::language::Scratch;
 use gavel_core::verdict::{Finding, classify, evidence};
 use gavel_core::{Bytes, Facts, Job, Language, Outcome, Stop, Verdict};
-use gavel_sandbox::{Cancel, Collect, Command, Fault, InputFile, OnOutputLimit, Sandbox, Stream as Pipe};
+use gavel_sandbox::{Cancel, Collect, Command, Fault, InputFile, Live, OnOutputLimit, Sandbox, Stream as Pipe};
 use gavel_store::Stream;
 use std::time::Duration;
 
 const MAX_COLLECTED_FILES: u32 = 256;
 const MAX_COLLECTED: Bytes = Bytes::mib(16);
 
+/// What is there to be run.
+pub struct Ready<'a> {
+    pub files: Vec<InputFile<'a>>,
+    /// Absent where nothing was compiled.
+    pub program: Option<&'a Program>,
+}
+
 /// Runs the program until one run ends badly or all are done.
 pub fn run(
     sandbox: &mut dyn Sandbox,
     language: &Language,
     job: &Job,
-    files: &[InputFile],
-    program: Option<&Program>,
+    Ready { files, program }: Ready,
+    live: Option<Live>,
     cancel: &Cancel,
     on_output: OnOutput,
 ) -> Result<Judged, Fault> {
-    let command = command(language, job, files);
+    let command = command(language, job, files, live);
     let (mut cpu, mut wall, mut peak) = (Duration::ZERO, Duration::ZERO, Bytes(0));
     let mut done = 0;
     loop {
@@ -48,14 +55,15 @@ pub fn run(
     }
 }
 
-fn command<'a>(language: &'a Language, job: &'a Job, files: &[InputFile<'a>]) -> Command<'a> {
+fn command<'a>(language: &'a Language, job: &'a Job, files: Vec<InputFile<'a>>, live: Option<Live<'a>>) -> Command<'a> {
     Command {
         image: language.image.as_deref(),
         root: language.rootfs.as_deref(),
         argv: language.run_argv(&job.args, &job.limits),
         env: environment(language, Some(job)),
         stdin: &job.stdin,
-        files: files.to_vec(),
+        live,
+        files,
         limits: job.limits.clone(),
         scratch: Scratch::for_run(&job.limits),
         stderr_to_stdout: job.stderr_to_stdout,

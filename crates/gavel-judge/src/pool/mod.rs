@@ -37,6 +37,8 @@ pub struct PoolOptions {
     pub lease: Duration,
     /// How often a job is tried before a fault of ours makes it fail.
     pub max_attempts: u32,
+    /// Interactive jobs are ended when they have had neither input nor output for so long.
+    pub interactive_idle: Duration,
     /// How often claims that ran out and old jobs are looked for.
     pub cleanup_interval: Duration,
     /// How long ended jobs are kept; `None`: for ever.

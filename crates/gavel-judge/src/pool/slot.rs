@@ -5,8 +5,8 @@ use super::{Shared, Why, now, settle::Done};
 use crate::judge::{Judged, judge};
 use gavel_core::Language;
 use gavel_core::board::WorkerState;
-use gavel_sandbox::{Cancel, Fault, Sandbox};
-use gavel_store::{Claim, Event, Settlement, StoreError};
+use gavel_sandbox::{Bell, Cancel, Fault, Live, LiveInput, Sandbox, Typed};
+use gavel_store::{Claim, Event, Input, Settlement, StoreError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -162,6 +162,14 @@ impl Slot {
 
     fn work(&mut self, claim: &Claim, cancel: &Cancel) -> Option<Settlement> {
         self.shared.parts.board.change(self.id as i32, now(), WorkerState::Busy, Some(claim.key.id));
+        // Before it is told: whoever hears of this attempt types for it.
+        let live = match claim.job.interactive.map(|_| self.input(claim)).transpose() {
+            Ok(live) => live,
+            Err(error) => {
+                tracing::warn!(job.id = %claim.key.id, worker = self.id, %error, "giving back a job");
+                return Some(Settlement::Released { delay: STORE_PAUSE, count_attempt: false });
+            }
+        };
         let started = Event::Started { worker: claim.worker, attempt: claim.key.attempt };
         self.shared.parts.queue.publish(claim.key.id, started);
         let Some(language) = self.shared.parts.catalogue.get(&claim.job.language).cloned() else {
@@ -173,7 +181,7 @@ impl Slot {
             return Some(Settlement::Released { delay: REOPEN_DELAY, count_attempt: false });
         }
         // A bug of ours must cost one attempt and not the worker.
-        let judged = catch_unwind(AssertUnwindSafe(|| self.judge(claim, &language, cancel)));
+        let judged = catch_unwind(AssertUnwindSafe(|| self.judge(claim, &language, live.as_ref(), cancel)));
         let judged = judged.unwrap_or_else(|_| Err(Fault::new("judge a job", "a panic; its message is above")));
         match judged {
             Ok(Judged::Outcome(outcome)) => Some(Settlement::Completed(Arc::from(outcome))),
@@ -186,15 +194,37 @@ impl Slot {
         }
     }
 
-    fn judge(&mut self, claim: &Claim, language: &Language, cancel: &Cancel) -> Result<Judged, Fault> {
+    /// What the clients of an interactive job type.
+    fn input(&self, claim: &Claim) -> std::io::Result<LiveInput> {
+        let bell = Bell::new()?;
+        let ring = bell.clone();
+        let mut typed = self.shared.parts.queue.take_input(claim.key.id, Box::new(move || ring.ring()));
+        Ok(LiveInput::new(bell, move || {
+            Some(match typed.take()? {
+                Input::Bytes(bytes) => Typed::Bytes(bytes),
+                Input::End => Typed::End,
+                Input::Resize(tty) => Typed::Resize(tty),
+            })
+        }))
+    }
+
+    fn judge(
+        &mut self,
+        claim: &Claim,
+        language: &Language,
+        input: Option<&LiveInput>,
+        cancel: &Cancel,
+    ) -> Result<Judged, Fault> {
         let Some(sandbox) = self.sandbox.as_deref_mut() else {
             return Err(Fault::new("open a sandbox", "there is none"));
         };
-        let Shared { parts, .. } = &*self.shared;
+        let Shared { parts, options, .. } = &*self.shared;
+        let tty = claim.job.interactive.and_then(|interactive| interactive.tty);
+        let live = input.map(|input| Live { input, tty, idle: options.interactive_idle });
         let mut publish = |stream, bytes: &[u8]| {
             parts.queue.publish(claim.key.id, Event::Output { stream, bytes: bytes.to_vec() });
         };
-        judge(sandbox, language, &claim.job, &parts.cache, cancel, &mut publish)
+        judge(sandbox, language, &claim.job, &parts.cache, live, cancel, &mut publish)
     }
 
     /// Our fault: whatever the sandbox holds is unknown now, so it goes; the job gets another attempt

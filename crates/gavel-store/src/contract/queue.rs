@@ -1,9 +1,10 @@
 //! The rules of the bell.
 
 use super::{at, id_at};
-use crate::{Event, Listener, Queue, Stream};
+use crate::{Event, Input, InputRefused, Listener, Queue, Stream};
 use async_trait::async_trait;
 use gavel_core::JobId;
+use gavel_core::job::Tty;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
@@ -37,6 +38,10 @@ macro_rules! queue_contract {
             a_listener_that_goes_disturbs_nobody
             a_wish_to_cancel_is_heard_by_who_comes_later
             no_wish_to_cancel_is_lost
+            input_waits_for_the_job_and_arrives_in_order
+            whoever_types_too_much_waits
+            late_input_is_refused
+            input_of_a_void_attempt_is_forgotten
         );
     };
     (@ $fixture:expr; $($rule:ident)*) => {
@@ -306,4 +311,105 @@ pub async fn no_wish_to_cancel_is_lost(fixture: &dyn QueueFixture) {
         heard.insert(soon(queue.cancel_wanted()).await);
     }
     wishing.await.expect("wishing");
+}
+
+fn typed(text: &str) -> Input {
+    Input::Bytes(text.as_bytes().to_vec())
+}
+
+fn size(rows: u16) -> Input {
+    Input::Resize(Tty { rows, cols: 80 })
+}
+
+pub async fn input_waits_for_the_job_and_arrives_in_order(fixture: &dyn QueueFixture) {
+    let queue = fixture.fresh().await;
+    let send = async |input| soon(queue.send_input(job(1), input)).await;
+    for input in [typed("a"), size(1), size(2), typed("b")] {
+        assert_eq!(send(input).await, Ok(()));
+    }
+    let rings = Arc::new(AtomicU64::new(0));
+    let ring = {
+        let rings = rings.clone();
+        Box::new(move || {
+            rings.fetch_add(1, Ordering::SeqCst);
+        })
+    };
+    let mut inputs = queue.take_input(job(1), ring);
+    assert!(rings.load(Ordering::SeqCst) > 0, "it rings for what was there");
+    // Of sizes only the last one matters.
+    for wanted in [typed("a"), size(2), typed("b")] {
+        assert_eq!(inputs.take(), Some(wanted));
+    }
+    assert_eq!(inputs.take(), None);
+    rings.store(0, Ordering::SeqCst);
+    assert_eq!(send(typed("c")).await, Ok(()));
+    assert!(rings.load(Ordering::SeqCst) > 0);
+    assert_eq!(send(Input::End).await, Ok(()));
+    assert_eq!(send(typed("d")).await, Err(InputRefused::Closed));
+    assert_eq!(send(size(3)).await, Ok(()));
+    for wanted in [typed("c"), Input::End, size(3)] {
+        assert_eq!(inputs.take(), Some(wanted));
+    }
+    assert_eq!(soon(queue.send_input(job(2), typed("x"))).await, Ok(()), "another job's input is its own");
+    assert_eq!(inputs.take(), None);
+}
+
+pub async fn whoever_types_too_much_waits(fixture: &dyn QueueFixture) {
+    const PIECES: usize = 1000;
+    let piece = |n: usize| Input::Bytes(vec![n as u8; 1000]);
+    let queue = fixture.fresh().await;
+    let mut sent = 0;
+    // Whoever gives up waiting has sent nothing.
+    while timeout(A_WHILE, queue.send_input(job(1), piece(sent))).await.is_ok() {
+        sent += 1;
+        assert!(sent < PIECES / 2, "{sent} pieces were taken for a job that does not run");
+    }
+    assert!(sent > 0);
+    let typing = {
+        let queue = queue.clone();
+        tokio::spawn(async move {
+            for n in sent..PIECES {
+                queue.send_input(job(1), piece(n)).await.expect("it is taken");
+            }
+        })
+    };
+    let mut inputs = queue.take_input(job(1), Box::new(|| ()));
+    let mut got = 0;
+    soon(async {
+        while got < PIECES {
+            match inputs.take() {
+                Some(input) => {
+                    assert_eq!(input, piece(got));
+                    got += 1;
+                }
+                None => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    typing.await.expect("typing");
+}
+
+pub async fn late_input_is_refused(fixture: &dyn QueueFixture) {
+    let queue = fixture.fresh().await;
+    while timeout(A_WHILE, queue.send_input(job(1), Input::Bytes(vec![0; 10_000]))).await.is_ok() {}
+    let mut waiting = {
+        let queue = queue.clone();
+        tokio::spawn(async move { queue.send_input(job(1), typed("late")).await })
+    };
+    not_now(&mut waiting).await;
+    queue.publish(job(1), Event::Ended(None));
+    assert_eq!(soon(waiting).await.expect("typing"), Err(InputRefused::Ended));
+}
+
+pub async fn input_of_a_void_attempt_is_forgotten(fixture: &dyn QueueFixture) {
+    let queue = fixture.fresh().await;
+    let _first = queue.take_input(job(1), Box::new(|| ()));
+    queue.publish(job(1), started(1));
+    soon(queue.send_input(job(1), typed("void"))).await.expect("taken");
+    soon(queue.send_input(job(1), Input::End)).await.expect("taken");
+    queue.publish(job(1), Event::Restarted);
+    soon(queue.send_input(job(1), typed("valid"))).await.expect("taken");
+    let mut second = queue.take_input(job(1), Box::new(|| ()));
+    assert_eq!((second.take(), second.take()), (Some(typed("valid")), None));
 }

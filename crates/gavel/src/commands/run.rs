@@ -142,7 +142,7 @@ fn judge(backend: &dyn Backend, language: &Language, job: &Job, cache: &Cache, j
             Stream::Stderr | Stream::CompileOutput => std::io::stderr().write_all(bytes),
         };
     };
-    match gavel_judge::judge(&mut *sandbox, language, job, cache, &cancel, &mut show) {
+    match gavel_judge::judge(&mut *sandbox, language, job, cache, None, &cancel, &mut show) {
         Ok(Judged::Outcome(outcome)) => Ok(*outcome),
         Ok(Judged::Cancelled) => Err(coded(ExitCode::Program(130), "interrupted")),
         Err(error) => Err(fault(error)),

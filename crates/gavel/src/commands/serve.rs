@@ -143,6 +143,7 @@ async fn start_pool(
         idle_timeout: config.workers.idle_timeout,
         lease: config.workers.worker_timeout,
         max_attempts: config.workers.max_attempts.get(),
+        interactive_idle: config.limits.interactive_idle,
         cleanup_interval: config.workers.cleanup_interval,
         retention: Some(config.store.retention),
     };

@@ -193,6 +193,8 @@ keys! {
             "How often a job may ask to be run.";
         max_collect: usize = Core(|| Rules::default().max_collect.to_string()), None,
             "Patterns of files that a job may ask back.";
+        interactive_idle: Duration = Is("60s"), None,
+            "An interactive job is ended when it has neither read nor written anything for this time.";
     }
 
     ["limits.default"] limits_default: DefaultLimits {

@@ -17,5 +17,6 @@ mod integrity;
 mod leaks;
 mod python;
 mod schema;
+mod live;
 mod server;
 mod stability;

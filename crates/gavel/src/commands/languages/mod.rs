@@ -129,7 +129,8 @@ fn check_one(language: &Language, isolation: &Isolation, config: &Config, cache:
     let fault = |fault: gavel_sandbox::Fault| fault.to_string();
     let mut sandbox: Box<dyn Sandbox> = isolation.backend.open(crate::commands::run::slot()).map_err(fault)?;
     let cancel = Cancel::new().map_err(|error| error.to_string())?;
-    let judged = gavel_judge::judge(&mut *sandbox, language, &job, cache, &cancel, &mut |_, _| ()).map_err(fault)?;
+    let judged =
+        gavel_judge::judge(&mut *sandbox, language, &job, cache, None, &cancel, &mut |_, _| ()).map_err(fault)?;
     let Judged::Outcome(outcome) = judged else { return Err("it was interrupted".to_owned()) };
     if outcome.verdict != Verdict::Accepted {
         let output = [&outcome.compile_output[..], &outcome.stderr].concat();
