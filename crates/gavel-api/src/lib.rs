@@ -4,6 +4,7 @@
 //! [`error`] (what a client is told when it cannot be done), [`serve`] (sockets and their bounds).
 //! This crate does not know sandboxes: it meets the workers only in the store and at the bell.
 
+pub mod archive;
 mod docs;
 mod edge;
 pub mod error;
