@@ -17,6 +17,7 @@ mod origin;
 mod params;
 mod status;
 pub(crate) mod submissions;
+pub mod token;
 
 pub use answer::callback_body;
 pub use options::{Bound, Options, Version};

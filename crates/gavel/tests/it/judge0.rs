@@ -141,7 +141,8 @@ fn a_batch_is_run_and_read_by_its_tokens() {
     let tokens: Vec<&str> =
         answer.body.as_array().unwrap().iter().map(|item| item["token"].as_str().unwrap()).collect();
     for token in &tokens {
-        server.wait_for_status(token, &["completed"]);
+        // The native API has it by a UUID of version 7 instead of 4.
+        server.wait_for_status(&format!("{}7{}", &token[..14], &token[15..]), &["completed"]);
     }
     let read = server.get(&format!("/submissions/batch?tokens={}&fields=stdout", tokens.join(",")));
     let wanted: Vec<Value> = (0..5).map(|n| json!({ "stdout": format!("{n}\n") })).collect();
