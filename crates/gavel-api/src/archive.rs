@@ -106,9 +106,10 @@ fn list<'a>(archive: &'a Archive<'a>, limits: &Limits) -> Result<Vec<Entry<'a>>,
         let name = record.file_path().as_bytes();
         let in_entry = |reason: String| Refused { entry: Some(shown(name)), reason };
         let path = names.admit(name).and_then(|path| check_kind(&record).map(|()| path)).map_err(in_entry)?;
+        let is_root = path.is_empty();
         let content = archive.get_entry(record.wayfinder()).map_err(|_| in_entry("is cut off or damaged".into()))?;
         occupied.push((record.local_header_offset(), content.compressed_data_range().1, path.clone()));
-        if !record.is_dir() {
+        if !record.is_dir() && !is_root {
             entries.push(Entry { path, method: record.compression_method(), content });
         }
     }
@@ -163,15 +164,24 @@ struct Names {
 }
 
 impl Names {
-    /// The path of an entry, if it is a good one that goes with all before it.
+    /// The path of an entry, if it is a good one that goes with all before it. Empty for the directory
+    /// that everything is in.
     fn admit(&mut self, name: &[u8]) -> Result<String, String> {
         let name = std::str::from_utf8(name).map_err(|_| "has a name that is not UTF-8".to_owned())?;
         if name.contains('\\') {
             return Err("has a backslash in its name; separate directories by /".to_owned());
         }
-        let path = name.strip_suffix('/').unwrap_or(name);
+        // Some tools name everything from ".", and that directory itself.
+        let mut plain = name;
+        while let Some(rest) = plain.strip_prefix("./") {
+            plain = rest;
+        }
+        if plain.is_empty() && !name.is_empty() {
+            return Ok(String::new());
+        }
+        let path = plain.strip_suffix('/').unwrap_or(plain);
         path::check(path).map_err(|reason| format!("cannot be used: {reason}"))?;
-        let is_directory = path.len() < name.len();
+        let is_directory = path.len() < plain.len();
         for (at, _) in path.match_indices('/') {
             // Directories may be listed or only be implied by what is in them.
             if !*self.is_directory.entry(path[..at].to_owned()).or_insert(true) {

@@ -1,3 +1,5 @@
+//! Archives as tools make them, and as nobody but an attacker does, byte by byte.
+
 use super::*;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use flate2::{Compress, Compression, FlushCompress};
@@ -145,7 +147,10 @@ fn names_that_lead_elsewhere_are_refused() {
         ("../x", "contains \".\" or \"..\""),
         ("a/../../x", "contains \".\" or \"..\""),
         ("..", "contains \".\" or \"..\""),
-        ("./x", "contains \".\" or \"..\""),
+        ("./../x", "contains \".\" or \"..\""),
+        ("a/./x", "contains \".\" or \"..\""),
+        (".//x", "is absolute"),
+        (".", "contains \".\" or \"..\""),
         ("/etc/passwd", "is absolute"),
         ("/", "is empty"),
         ("", "is empty"),
@@ -162,6 +167,13 @@ fn names_that_lead_elsewhere_are_refused() {
     }
     let odd = Raw { name: b"\xff\xfe".to_vec(), ..raw("", b"1") };
     assert!(why(&zip(&[odd])).contains("not UTF-8"));
+}
+
+#[test]
+fn names_may_begin_at_the_directory_itself() {
+    let names = ["./", "./a", "././b/c"].map(|name| Raw { mode: 0, ..raw(name, b"1") });
+    assert_eq!(unpacked(&zip(&names)), [("a".to_owned(), b"1".to_vec()), ("b/c".to_owned(), b"1".to_vec())]);
+    assert_eq!(why(&zip(&[raw("a", b"1"), raw("./a", b"2")])), "the entry \"./a\" appears twice");
 }
 
 #[test]
