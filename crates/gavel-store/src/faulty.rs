@@ -1,9 +1,9 @@
 //! A store and a queue that fail on demand, for the tests of those who must live with that.
 
 use crate::{
-    Cancelled, Claim, ClaimKey, Claimant, Courier, Deleted, Deliveries, DeliveryEnd, DeliveryKey, DeliveryRecord,
-    Depth, Ended, Event, Filter, Input, InputRefused, Inputs, Inserted, JobRecord, JobSummary, Lease, Listener, NewJob,
-    Queue, Settlement, Store, StoreError, Swept,
+    Cancelled, Census, Claim, ClaimKey, Claimant, Courier, Deleted, Deliveries, DeliveryEnd, DeliveryKey,
+    DeliveryRecord, Depth, Ended, Event, Filter, Input, InputRefused, Inputs, Inserted, JobRecord, JobSummary, Lease,
+    Listener, NewJob, Page, Queue, Settlement, Store, StoreError, Swept,
 };
 use async_trait::async_trait;
 use gavel_core::{JobId, Timestamp};
@@ -22,6 +22,8 @@ pub enum Call {
     Settle,
     Find,
     List,
+    Page,
+    Census,
     Cancel,
     Delete,
     Sweep,
@@ -37,7 +39,7 @@ pub enum Call {
 }
 
 impl Call {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Insert,
         Self::Sync,
         Self::Claim,
@@ -45,6 +47,8 @@ impl Call {
         Self::Settle,
         Self::Find,
         Self::List,
+        Self::Page,
+        Self::Census,
         Self::Cancel,
         Self::Delete,
         Self::Sweep,
@@ -222,6 +226,14 @@ impl<S: Store> Store for Faulty<S> {
 
     async fn list(&self, filter: Filter, limit: usize) -> Result<Vec<JobSummary>, StoreError> {
         self.pass(Call::List, self.inner.list(filter, limit)).await
+    }
+
+    async fn page(&self, owner: Option<String>, offset: u64, limit: usize) -> Result<Page, StoreError> {
+        self.pass(Call::Page, self.inner.page(owner, offset, limit)).await
+    }
+
+    async fn census(&self, owner: Option<String>) -> Result<Census, StoreError> {
+        self.pass(Call::Census, self.inner.census(owner)).await
     }
 
     async fn cancel(&self, id: JobId, now: Timestamp) -> Result<Cancelled, StoreError> {

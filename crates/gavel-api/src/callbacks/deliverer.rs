@@ -255,7 +255,7 @@ async fn write(shared: &Arc<Shared>, record: JobRecord) -> Option<(String, Messa
     let shared = Arc::clone(shared);
     let written = tokio::task::spawn_blocking(move || {
         let callback = record.job.callback.as_ref()?;
-        let judge0 = shared.judge0.as_deref();
+        let judge0 = shared.judge0.as_ref();
         let message = message::write(&record, callback.form, &shared.options.secrets, judge0, now())?;
         Some((callback.url.clone(), message))
     });

@@ -1,5 +1,6 @@
 //! What is sent: the request for one ended job, in the form that it asked for.
 
+use super::Judge0Body;
 use super::signature::{Secret, signatures};
 use crate::times::Rfc3339;
 use crate::v1::answer::JobBody;
@@ -39,7 +40,7 @@ pub fn write(
     record: &JobRecord,
     form: CallbackForm,
     secrets: &[Secret],
-    judge0: Option<&(dyn Fn(&JobRecord) -> Vec<u8> + Send + Sync)>,
+    judge0: Option<&Judge0Body>,
     now: Timestamp,
 ) -> Option<Message> {
     let mut headers = HeaderMap::new();

@@ -9,6 +9,7 @@ use crate::versions::{self, Remembered};
 use crate::wiring::{self, Isolation, Purpose};
 use anyhow::{Context, Result};
 use gavel_api::callbacks::{CallbackParts, Deliverer};
+use gavel_api::judge0;
 use gavel_api::{Health, LanguageBook, Parts, Service};
 use gavel_core::{Board, Catalogue};
 use gavel_judge::pool::{self, Pool, PoolOptions};
@@ -115,7 +116,9 @@ async fn serve(
 
 fn start_deliverer(config: &Config, store: &Arc<dyn Store>, queue: &Arc<dyn Queue>) -> Result<Option<Deliverer>> {
     let Some(options) = wiring::callback_options(config)? else { return Ok(None) };
-    let parts = CallbackParts::of_system(store.clone(), queue.clone());
+    let mut parts = CallbackParts::of_system(store.clone(), queue.clone());
+    let judge0 = wiring::judge0_options(config);
+    parts.judge0 = Some(Arc::new(move |record| judge0::callback_body(record, &judge0)));
     Ok(Some(Deliverer::start(parts, options).context("callbacks cannot be sent")?))
 }
 
