@@ -40,6 +40,12 @@ pub async fn json_body<'a>(app: &'a App, headers: &HeaderMap, body: Body, max: S
     read(app, headers, body, max).await
 }
 
+/// The same of any type, for whoever looks at the type himself.
+pub async fn any_body<'a>(app: &'a App, headers: &HeaderMap, body: Body, max: Size) -> Result<Received<'a>, ApiError> {
+    require_no_coding(headers)?;
+    read(app, headers, body, max).await
+}
+
 async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body, max: Size) -> Result<Received<'a>, ApiError> {
     let deadline = Instant::now() + app.options().body_timeout;
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -228,12 +234,17 @@ impl Lines {
 /// without asking first, so it cannot submit jobs behind its visitor's back.
 pub fn require_type(headers: &HeaderMap, accepted: &[&str]) -> Result<(), ApiError> {
     let refuse = || ApiError::unsupported_media_type(format!("send the body with Content-Type: {}", accepted[0]));
-    if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(ApiError::unsupported_media_type("send the body without a Content-Encoding"));
-    }
+    require_no_coding(headers)?;
     let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).ok_or_else(refuse)?;
     let essence = given.split(';').next().unwrap_or("").trim();
     if accepted.iter().any(|accepted| essence.eq_ignore_ascii_case(accepted)) { Ok(()) } else { Err(refuse()) }
+}
+
+fn require_no_coding(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(ApiError::unsupported_media_type("send the body without a Content-Encoding"));
+    }
+    Ok(())
 }
 
 /// Reads the header `Idempotency-Key`; the fingerprint is of the body as it was sent.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod health;
 mod host;
 mod input;
+pub mod judge0;
 pub mod languages;
 pub mod metrics;
 pub mod openapi;

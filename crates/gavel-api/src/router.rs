@@ -2,7 +2,7 @@
 
 use crate::health::Health;
 use crate::service::Service;
-use crate::{docs, edge, health, input, metrics, openapi, v1};
+use crate::{docs, edge, health, input, judge0, metrics, openapi, v1};
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
@@ -35,6 +35,8 @@ pub struct HttpOptions {
     pub cors_origins: Vec<String>,
     /// Names besides those of loopback addresses that the header `Host` of a request may have.
     pub allowed_hosts: Vec<String>,
+    /// The API of Judge0.
+    pub judge0: judge0::Options,
 }
 
 impl Default for HttpOptions {
@@ -50,6 +52,7 @@ impl Default for HttpOptions {
             keep_alive: Duration::from_secs(15),
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            judge0: judge0::Options::default(),
         }
     }
 }
@@ -63,6 +66,7 @@ struct Shared {
     health: Health,
     options: HttpOptions,
     body_budget: Arc<Semaphore>,
+    judge0: Arc<judge0::Options>,
 }
 
 impl App {
@@ -78,6 +82,10 @@ impl App {
         &self.0.options
     }
 
+    pub fn judge0(&self) -> &Arc<judge0::Options> {
+        &self.0.judge0
+    }
+
     pub fn body_budget(&self) -> &Arc<Semaphore> {
         &self.0.body_budget
     }
@@ -90,8 +98,11 @@ pub fn router(service: Arc<Service>, health: Health, options: HttpOptions) -> Ro
     // A body may never need more than the whole budget, or it would wait for ever.
     let largest = options.max_body.max(options.max_batch_body);
     let body_budget = input::budget(options.body_budget.max(largest));
-    let app = App(Arc::new(Shared { service, health, options, body_budget }));
+    let judge0 = Arc::new(options.judge0.clone());
+    let of_judge0 = if judge0.enabled { judge0::routes() } else { Router::new() };
+    let app = App(Arc::new(Shared { service, health, options, body_budget, judge0 }));
     let router = Router::new()
+        .merge(of_judge0)
         .nest("/api/v1", v1::routes())
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -13,10 +13,10 @@ use gavel_core::board::WorkerEntry;
 use gavel_core::validate::validate;
 use gavel_core::{Board, Draft, Job, JobId, Problem, Rejection, Rules, Status, Timestamp};
 use gavel_store::{
-    Cancelled, Deleted, Depth, Event, Filter, Idempotency, Inserted, JobRecord, JobSummary, Listener, NewJob, Queue,
-    Store, StoreError,
+    Cancelled, Census, Deleted, Depth, Event, Filter, Idempotency, Inserted, JobRecord, JobSummary, Listener, NewJob,
+    Page, Queue, Store, StoreError,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -144,6 +144,16 @@ pub struct Service {
     turnstile: Mutex<()>,
     depth: Cached<Depth>,
     stats: Cached<Arc<Stats>>,
+    /// The latest count for each owner who asked; tokens are few.
+    census: Mutex<HashMap<Owner, (Instant, Arc<Counted>)>>,
+}
+
+/// All jobs, counted.
+#[derive(Debug)]
+pub struct Counted {
+    pub at: Timestamp,
+    pub census: Census,
+    pub running: u64,
 }
 
 /// When the client hears of a job that it submits.
@@ -169,6 +179,7 @@ impl Service {
             turnstile: Mutex::new(()),
             depth: Cached::new(Duration::from_millis(250)),
             stats: Cached::new(Duration::from_secs(1)),
+            census: Mutex::default(),
             options,
         })
     }
@@ -343,6 +354,30 @@ impl Service {
     pub async fn list(&self, owner: &Owner, mut filter: Filter, limit: usize) -> Result<Vec<JobSummary>, ServiceError> {
         filter.owner = owner.0.clone();
         Ok(self.store.list(filter, limit).await?)
+    }
+
+    /// The same by number of the page instead of a cursor.
+    pub async fn page(&self, owner: &Owner, offset: u64, limit: usize) -> Result<Page, ServiceError> {
+        Ok(self.store.page(owner.0.clone(), offset, limit).await?)
+    }
+
+    /// Would the queue take so many jobs at this moment?
+    pub async fn has_room_for(&self, jobs: u64) -> Result<bool, ServiceError> {
+        Ok(self.store.depth().await?.pending.saturating_add(jobs) <= self.options.max_depth)
+    }
+
+    /// Counts the owner's jobs, unless that was done less than `keep` ago. One at a time: it reads everything.
+    pub async fn census(&self, owner: &Owner, keep: Duration) -> Result<Arc<Counted>, ServiceError> {
+        let mut known = self.census.lock().await;
+        if let Some((at, counted)) = known.get(owner)
+            && at.elapsed() < keep
+        {
+            return Ok(counted.clone());
+        }
+        let (census, running) = (self.store.census(owner.0.clone()).await?, self.store.depth().await?.running);
+        let counted = Arc::new(Counted { at: now(), census, running });
+        known.insert(owner.clone(), (Instant::now(), counted.clone()));
+        Ok(counted)
     }
 
     pub fn languages(&self) -> Arc<Shelf> {

@@ -1,8 +1,8 @@
 //! A store and a queue that fail on demand, for the tests of those who must live with that.
 
 use crate::{
-    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Event, Filter, Inserted, JobRecord, JobSummary, Lease,
-    Listener, NewJob, Queue, Settlement, Store, StoreError, Swept,
+    Cancelled, Census, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Event, Filter, Inserted, JobRecord,
+    JobSummary, Lease, Listener, NewJob, Page, Queue, Settlement, Store, StoreError, Swept,
 };
 use async_trait::async_trait;
 use gavel_core::{JobId, Timestamp};
@@ -21,6 +21,8 @@ pub enum Call {
     Settle,
     Find,
     List,
+    Page,
+    Census,
     Cancel,
     Delete,
     Sweep,
@@ -32,7 +34,7 @@ pub enum Call {
 }
 
 impl Call {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Insert,
         Self::Sync,
         Self::Claim,
@@ -40,6 +42,8 @@ impl Call {
         Self::Settle,
         Self::Find,
         Self::List,
+        Self::Page,
+        Self::Census,
         Self::Cancel,
         Self::Delete,
         Self::Sweep,
@@ -213,6 +217,14 @@ impl<S: Store> Store for Faulty<S> {
 
     async fn list(&self, filter: Filter, limit: usize) -> Result<Vec<JobSummary>, StoreError> {
         self.pass(Call::List, self.inner.list(filter, limit)).await
+    }
+
+    async fn page(&self, owner: Option<String>, offset: u64, limit: usize) -> Result<Page, StoreError> {
+        self.pass(Call::Page, self.inner.page(owner, offset, limit)).await
+    }
+
+    async fn census(&self, owner: Option<String>) -> Result<Census, StoreError> {
+        self.pass(Call::Census, self.inner.census(owner)).await
     }
 
     async fn cancel(&self, id: JobId, now: Timestamp) -> Result<Cancelled, StoreError> {

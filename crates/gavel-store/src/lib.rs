@@ -200,6 +200,37 @@ pub struct Depth {
     pub oldest_pending: Option<Timestamp>,
 }
 
+/// A page of a listing that counts instead of remembering where it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Newest first.
+    pub ids: Vec<JobId>,
+    /// Jobs on all pages together.
+    pub total: u64,
+}
+
+/// How many jobs there are of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tally {
+    pub language: String,
+    /// A job that runs counts as pending here; [`Store::depth`] tells them apart.
+    pub pending: bool,
+    /// `None`: it did not complete (yet).
+    pub verdict: Option<Verdict>,
+    pub signal: Option<i32>,
+    /// The day of its creation, counted from 1970-01-01 UTC.
+    pub day: i64,
+    pub jobs: u64,
+}
+
+/// All jobs in the book, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    pub tallies: Vec<Tally>,
+    /// What the database takes.
+    pub size: u64,
+}
+
 /// Who claims: one entry in `workers` for each job that may be handed out.
 #[derive(Debug, Clone)]
 pub struct Claimant {
@@ -280,6 +311,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Newest first.
     async fn list(&self, filter: Filter, limit: usize) -> Result<Vec<JobSummary>, StoreError>;
+
+    /// The jobs of `owner`, or of all, after the `offset` newest. Costs as much as there are jobs before and
+    /// on the page, and counts them all: [`Store::list`] is for whoever can do with a cursor.
+    async fn page(&self, owner: Option<String>, offset: u64, limit: usize) -> Result<Page, StoreError>;
+
+    /// Counts the jobs of `owner`, or of all. Reads every row: not for every request.
+    async fn census(&self, owner: Option<String>) -> Result<Census, StoreError>;
 
     async fn cancel(&self, id: JobId, now: Timestamp) -> Result<Cancelled, StoreError>;
 

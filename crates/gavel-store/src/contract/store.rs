@@ -5,8 +5,8 @@ use super::{
     with_key, with_priority,
 };
 use crate::{
-    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Filter, Inserted, JobRecord, Lease, Settlement, Store,
-    StoreError, Swept,
+    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Filter, Inserted, JobRecord, Lease, NewJob, Settlement,
+    Store, StoreError, Swept,
 };
 use gavel_core::{JobId, Status, Timestamp, Verdict};
 use std::collections::BTreeSet;
@@ -61,6 +61,8 @@ macro_rules! store_contract {
             each_filter_keeps_what_it_names
             ids_that_tell_no_time_are_found_by_time_all_the_same
             a_listing_knows_what_waits_and_what_runs
+            a_counted_page_knows_how_many_there_are
+            a_census_counts_every_job_once
             pages_have_neither_gaps_nor_duplicates_while_jobs_come_in
             retention_erases_the_oldest_ended_jobs_and_no_others
             the_latest_ended_jobs_come_newest_first
@@ -800,6 +802,48 @@ pub async fn a_listing_knows_what_waits_and_what_runs(fixture: &dyn Fixture) {
         let back = jobs.iter().find(|job| job.id == ids[1]).expect("listed");
         assert_eq!((back.status, back.attempt, back.worker_id), (Status::Pending, 1, None));
     }
+}
+
+pub async fn a_counted_page_knows_how_many_there_are(fixture: &dyn Fixture) {
+    let store = fixture.fresh(100).await;
+    let of = |n: u64, owner: Option<&str>| NewJob { owner: owner.map(str::to_owned), ..new_job(at(n), n) };
+    put(&*store, (0..7).map(|n| of(n, (n % 3 == 0).then_some("ada"))).collect()).await;
+    let page = async |owner: Option<&str>, offset, limit| {
+        let page = store.page(owner.map(str::to_owned), offset, limit).await.expect("a page");
+        (page.ids, page.total)
+    };
+    let ids = |list: &[u64]| list.iter().map(|n| id_at(at(*n), *n)).collect::<Vec<_>>();
+    assert_eq!(page(None, 0, 3).await, (ids(&[6, 5, 4]), 7));
+    assert_eq!(page(None, 6, 3).await, (ids(&[0]), 7));
+    assert_eq!(page(None, 7, 3).await, (vec![], 7));
+    assert_eq!(page(None, u64::MAX, 3).await, (vec![], 7));
+    assert_eq!(page(Some("ada"), 1, 9).await, (ids(&[3, 0]), 3));
+    assert_eq!(page(Some("bob"), 0, 9).await, (vec![], 0));
+}
+
+pub async fn a_census_counts_every_job_once(fixture: &dyn Fixture) {
+    let store = fixture.fresh(100).await;
+    assert_eq!(store.census(None).await.expect("a census").tallies, []);
+    // Two days, of which one has a job that ended and a job that runs.
+    let day = 86_400;
+    let mut jobs: Vec<_> = (0..4).map(|n| new_job(at(5 * day + n), n)).collect();
+    jobs.push(NewJob { owner: Some("ada".to_owned()), ..new_job(at(6 * day), 9) });
+    put(&*store, jobs).await;
+    let first = claim_one(&*store, at(7 * day)).await;
+    store.settle(first.key, at(7 * day), completed(Verdict::WrongAnswer)).await.expect("settle");
+    claim_one(&*store, at(7 * day)).await;
+    let census = store.census(None).await.expect("a census");
+    let counted: u64 = census.tallies.iter().map(|tally| tally.jobs).sum();
+    assert_eq!(counted, 5, "{census:?}");
+    assert!(census.size > 0);
+    let mut waiting: Vec<_> = census.tallies.iter().filter(|t| t.pending).map(|t| (t.day, t.jobs)).collect();
+    waiting.sort_unstable();
+    let today = at(5 * day).0.div_euclid(86_400_000_000);
+    assert_eq!(waiting, [(today, 3), (today + 1, 1)]);
+    let ended: Vec<_> = census.tallies.iter().filter(|t| !t.pending).map(|t| (t.verdict, t.jobs)).collect();
+    assert_eq!(ended, [(Some(Verdict::WrongAnswer), 1)]);
+    let theirs = store.census(Some("ada".to_owned())).await.expect("a census").tallies;
+    assert_eq!(theirs.iter().map(|t| (t.day, t.jobs)).collect::<Vec<_>>(), [(today + 1, 1)]);
 }
 
 pub async fn pages_have_neither_gaps_nor_duplicates_while_jobs_come_in(fixture: &dyn Fixture) {

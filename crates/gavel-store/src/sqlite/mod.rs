@@ -23,8 +23,8 @@ pub use error::OpenError;
 pub use migrate::MigrationState;
 
 use crate::{
-    Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Filter, Inserted, JobRecord, JobSummary, Lease,
-    NewJob, Settlement, Store, StoreError, Swept,
+    Cancelled, Census, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Filter, Inserted, JobRecord, JobSummary,
+    Lease, NewJob, Page, Settlement, Store, StoreError, Swept,
 };
 use async_trait::async_trait;
 use end::Lost;
@@ -298,6 +298,14 @@ impl Store for SqliteStore {
             }
         })
         .await
+    }
+
+    async fn page(&self, owner: Option<String>, offset: u64, limit: usize) -> Result<Page, StoreError> {
+        self.read_synced(move |conn| read::page(conn, owner.as_deref(), offset, limit)).await
+    }
+
+    async fn census(&self, owner: Option<String>) -> Result<Census, StoreError> {
+        self.read(move |conn| read::census(conn, owner.as_deref())).await
     }
 
     async fn cancel(&self, id: JobId, now: Timestamp) -> Result<Cancelled, StoreError> {

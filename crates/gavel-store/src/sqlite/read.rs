@@ -2,10 +2,10 @@
 
 use super::insert::least_id;
 use super::row::{Columns, RANK, add_brought, blob, collected_files};
-use crate::{Ended, Filter, JobRecord, JobSummary, StoreError};
+use crate::{Census, Ended, Filter, JobRecord, JobSummary, Page, StoreError, Tally};
 use gavel_core::{JobId, Status, Timestamp, Verdict};
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,6 +207,68 @@ pub(super) fn recent(conn: &Connection, limit: usize) -> Result<Vec<Ended>, Stor
         });
     }
     Ok(sample)
+}
+
+const MICROS_A_DAY: i64 = 86_400_000_000;
+
+/// The index that has the jobs of an owner, and the condition; without an owner, all of them.
+fn of_owner(owner: Option<&str>) -> (&'static str, &'static str) {
+    match owner {
+        Some(_) => ("jobs INDEXED BY jobs_owner", "owner = ?1"),
+        // The parameter is bound all the same, so it must be there.
+        None => ("jobs INDEXED BY sqlite_autoindex_jobs_1", "?1 IS NULL"),
+    }
+}
+
+/// Ids and their number, from an index alone.
+pub(super) fn page(conn: &Connection, owner: Option<&str>, offset: u64, limit: usize) -> Result<Page, StoreError> {
+    let (jobs, theirs) = of_owner(owner);
+    // One snapshot, so that page and total go together.
+    let snapshot = conn.unchecked_transaction()?;
+    let total = conn
+        .prepare_cached(&format!("SELECT count(*) FROM {jobs} WHERE {theirs}"))?
+        .query_row([owner], |row| row.get::<_, u64>(0))?;
+    let ids = conn
+        .prepare_cached(&format!("SELECT id FROM {jobs} WHERE {theirs} ORDER BY id DESC LIMIT ?2 OFFSET ?3"))?
+        .query_map(
+            params![owner, i64::try_from(limit).unwrap_or(i64::MAX), i64::try_from(offset).unwrap_or(i64::MAX)],
+            |row| row.get::<_, [u8; 16]>(0),
+        )?
+        .map(|id| id.map(JobId::from_bytes))
+        .collect::<Result<_, _>>()?;
+    snapshot.finish()?;
+    Ok(Page { ids, total })
+}
+
+/// One pass over the book.
+pub(super) fn census(conn: &Connection, owner: Option<&str>) -> Result<Census, StoreError> {
+    let (from, theirs) = match owner {
+        Some(_) => of_owner(owner),
+        None => ("jobs NOT INDEXED", "?1 IS NULL"),
+    };
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT language, status = 'pending' AS waits, verdict, signal, created_at / {MICROS_A_DAY} AS day, count(*)
+         FROM {from} WHERE {theirs} GROUP BY 1, 2, 3, 4, 5"
+    ))?;
+    let mut rows = statement.query([owner])?;
+    let mut tallies = Vec::new();
+    while let Some(row) = rows.next()? {
+        let verdict: Option<String> = row.get(2)?;
+        let verdict = verdict.map(|verdict| verdict.parse()).transpose().map_err(StoreError::Damaged)?;
+        tallies.push(Tally {
+            language: row.get(0)?,
+            pending: row.get(1)?,
+            verdict,
+            signal: row.get(3)?,
+            day: row.get(4)?,
+            jobs: row.get(5)?,
+        });
+    }
+    let size =
+        conn.query_row("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()", [], |row| {
+            row.get(0)
+        })?;
+    Ok(Census { tallies, size })
 }
 
 #[cfg(test)]
