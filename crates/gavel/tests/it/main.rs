@@ -15,5 +15,6 @@ mod integrity;
 mod leaks;
 mod python;
 mod schema;
+mod sdk;
 mod server;
 mod stability;
