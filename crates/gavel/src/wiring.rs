@@ -2,11 +2,11 @@
 
 use crate::catalogue::{self, Bounds};
 use crate::config::Config;
-use crate::config::value::{BackendChoice, PoolPolicy};
+use crate::config::value::{BackendChoice, Judge0Version, PoolPolicy};
 use crate::data_dir;
 use crate::exit::{ExitCode, coded};
 use anyhow::{Context, Result};
-use gavel_api::{HealthOptions, HttpOptions, LanguageState, ServeOptions, ServiceOptions};
+use gavel_api::{HealthOptions, HttpOptions, LanguageState, ServeOptions, ServiceOptions, judge0};
 use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Catalogue, Language};
 use gavel_judge::Cache;
@@ -17,9 +17,11 @@ use gavel_sandbox::{Backend, Fault};
 use gavel_store::sqlite::OpenError;
 use gavel_store::{SqliteOptions, SqliteStore};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub fn catalogue(config: &Config) -> Result<Catalogue> {
     catalogue::load(config.place.languages_dir.as_deref(), &Bounds::of(config))
@@ -345,7 +347,54 @@ pub fn http_options(config: &Config) -> HttpOptions {
         max_batch_body: standard.max_batch_body.max(config.server.max_body),
         cors_origins: config.server.cors_origins.clone(),
         allowed_hosts: config.server.allowed_hosts.clone(),
+        judge0: judge0_options(config),
         ..standard
+    }
+}
+
+/// What clients of Judge0 may ask for: never more than clients of the native API.
+fn judge0_options(config: &Config) -> judge0::Options {
+    let (set, cap) = (&config.judge0, config.limits_cap.limits());
+    let seconds = |default: Duration, max: Duration, cap: Duration| {
+        let max = max.min(cap);
+        judge0::Bound::new(default.min(max).as_secs_f64(), max.as_secs_f64())
+    };
+    // Rounded down: a KiB more would be above the cap.
+    let kib = |default: Bytes, max: Bytes, cap: Bytes| {
+        let max = max.min(cap);
+        judge0::Bound::new(default.min(max).0 / 1024, max.0 / 1024)
+    };
+    let count = |default: NonZeroU32, max: NonZeroU32, cap: u32| {
+        let max = max.get().min(cap);
+        judge0::Bound::new(u64::from(default.get().min(max)), u64::from(max))
+    };
+    judge0::Options {
+        enabled: set.enabled,
+        version: match set.version {
+            Judge0Version::V1131 => judge0::Version::V1_13_1,
+            Judge0Version::V1140 => judge0::Version::V1_14_0,
+        },
+        maintenance: set.maintenance_message.clone(),
+        wait: set.wait,
+        compiler_options: set.compiler_options,
+        compiler_options_languages: set.compiler_options_languages.clone(),
+        command_line_arguments: set.command_line_arguments,
+        delete: set.delete,
+        batches: set.batches,
+        max_batch: set.max_batch.get(),
+        callbacks: set.callbacks,
+        additional_files: set.additional_files,
+        max_extract: set.max_extract_size.min(config.limits.max_files_total).0 / 1024,
+        cpu_time: seconds(set.cpu_time_limit, set.max_cpu_time_limit, cap.cpu_time),
+        cpu_extra_time: seconds(set.cpu_extra_time, set.max_cpu_extra_time, Duration::MAX),
+        wall_time: seconds(set.wall_time_limit, set.max_wall_time_limit, cap.wall_time),
+        memory: kib(set.memory_limit, set.max_memory_limit, cap.memory),
+        stack: kib(set.stack_limit, set.max_stack_limit, cap.stack),
+        processes: count(set.processes, set.max_processes, cap.processes),
+        file_size: kib(set.file_size, set.max_file_size, cap.file_size),
+        runs: count(set.runs, set.max_runs, config.limits.max_runs.get()),
+        signals_as_exit_codes: set.signals_as_exit_codes,
+        ..judge0::Options::default()
     }
 }
 

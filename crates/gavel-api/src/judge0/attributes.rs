@@ -134,7 +134,7 @@ impl Reading {
             max_processes_and_or_threads: processes.value,
             per_process_time_limit,
             per_process_memory_limit,
-            max_file_size: kib(file_size, limits.file_size),
+            max_file_size: kib(file_size, limits.output),
             additional_files: archive.filter(|bytes| !bytes.is_empty()).map(|bytes| base64::encode(&bytes)),
         };
         Some(Draft {
@@ -270,10 +270,17 @@ impl Asked {
             processes: Some(if self.processes.given { processes } else { processes.min(cap.processes) }),
             // Streams are files, too.
             output: Some(file_size.min(cap.output)),
-            file_size: Some(file_size),
+            file_size: Some(match BIG_FILES.contains(&language.id.as_str()) {
+                true => file_size.max(language.limits.file_size),
+                false => file_size,
+            }),
         }
     }
 }
+
+/// Languages whose runtime keeps the code that it makes in a file of many megabytes, and dies of Judge0's
+/// default for written files before it has run anything. Their output is bounded all the same.
+const BIG_FILES: [&str; 2] = ["elixir", "erlang"];
 
 /// A program cannot even start with less stack, in KiB.
 const LEAST_STACK: u64 = 64;

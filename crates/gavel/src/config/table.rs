@@ -2,7 +2,7 @@
 //! `gavel config` and docs/configuration.md; a key is written down here and nowhere else.
 
 use super::resolve::{ConfigError, Settings};
-use super::value::{BackendChoice, Cpus, Kind, LogFormat, PoolPolicy, Url, Value};
+use super::value::{BackendChoice, Cpus, Judge0Version, Kind, LogFormat, PoolPolicy, Url, Value};
 use gavel_core::{Bytes, Limits, Rules};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -232,6 +232,69 @@ keys! {
             "Where compiled programs are kept.";
         max_size: Bytes = Is("2g"), None,
             "Size of that directory; what was not used for longest goes first.";
+    }
+
+    ["judge0"] judge0: Judge0 {
+        enabled: bool = Is("true"), None,
+            "Serve the API of Judge0 beside the native one.";
+        version: Judge0Version = Is("1.13.1"), None,
+            "What `/about` names: clients choose their language ids by it.";
+        maintenance_message: Option<String> = Is(""), None,
+            "Told to whoever submits, as long as it is set; nothing is taken then.";
+        wait: bool = Is("true"), None,
+            "Let requests wait for their result with `wait=true`.";
+        compiler_options: bool = Is("true"), None,
+            "Take compiler options.";
+        compiler_options_languages: Vec<String> = Is(""), None,
+            "Languages with compiler options, by the beginning of their name, as in [\"C++\", \"Java\"]. Left out: all that are compiled.";
+        command_line_arguments: bool = Is("true"), None,
+            "Take command line arguments.";
+        delete: bool = Is("false"), None,
+            "Let submissions be deleted.";
+        batches: bool = Is("true"), None,
+            "Take several submissions in one request.";
+        max_batch: NonZeroUsize = Is("20"), None,
+            "Submissions of one batch.";
+        callbacks: bool = Is("true"), None,
+            "Take callbacks.";
+        additional_files: bool = Is("true"), None,
+            "Take archives of additional files.";
+        max_extract_size: Bytes = Is("10240k"), None,
+            "Size of all unpacked additional files of a submission.";
+        cpu_time_limit: Duration = Is("5s"), None,
+            "CPU time, where a submission names none. None of these limits is above `limits.cap`.";
+        max_cpu_time_limit: Duration = Is("15s"), None,
+            "The most CPU time that a submission may name.";
+        cpu_extra_time: Duration = Is("1s"), None,
+            "Shown to clients, and without effect: a program is stopped when its CPU time is used up.";
+        max_cpu_extra_time: Duration = Is("5s"), None,
+            "The most that a submission may name.";
+        wall_time_limit: Duration = Is("10s"), None,
+            "Time from start to end, where a submission names none.";
+        max_wall_time_limit: Duration = Is("20s"), None,
+            "The longest that a submission may name.";
+        memory_limit: Bytes = Is("128000k"), None,
+            "Memory of all processes together, where a submission names none.";
+        max_memory_limit: Bytes = Is("512000k"), None,
+            "The most that a submission may name.";
+        stack_limit: Bytes = Is("64000k"), None,
+            "Stack, where a submission names none.";
+        max_stack_limit: Bytes = Is("128000k"), None,
+            "The largest that a submission may name.";
+        processes: NonZeroU32 = Is("60"), None,
+            "Processes and threads at once, where a submission names no number.";
+        max_processes: NonZeroU32 = Is("120"), None,
+            "The most that a submission may name.";
+        file_size: Bytes = Is("1024k"), None,
+            "Size of one written file, and of each output stream, where a submission names none.";
+        max_file_size: Bytes = Is("4096k"), None,
+            "The largest that a submission may name.";
+        runs: NonZeroU32 = Is("1"), None,
+            "How often a program is run, where a submission does not say.";
+        max_runs: NonZeroU32 = Is("20"), None,
+            "How often a submission may ask to be run. Never above `limits.max_runs`.";
+        signals_as_exit_codes: bool = Is("false"), None,
+            "Show a program that a signal ended as Judge0 does in fact: as one that exited with 128 and the signal's number. Left off: as Judge0 documents it.";
     }
 
     ["telemetry"] telemetry: Telemetry {

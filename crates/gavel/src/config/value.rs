@@ -210,6 +210,11 @@ words! {
 }
 
 words! {
+    /// The version of Judge0's API that clients are told.
+    Judge0Version { V1131 = "1.13.1", V1140 = "1.14.0" }
+}
+
+words! {
     /// How log lines are written.
     LogFormat { Auto = "auto", Text = "text", Json = "json" }
 }

@@ -268,16 +268,17 @@ pub fn text(value: &Value, field: &str) -> String {
 /// A language's sample.
 pub struct Sample {
     id: String,
-    source: String,
-    stdin: String,
-    expected: String,
+    pub source: String,
+    pub stdin: String,
+    pub expected: String,
 }
 
 pub fn sample(id: &str) -> Sample {
     let folder = format!("{}/../../languages/{id}", env!("CARGO_MANIFEST_DIR"));
     let spec = std::fs::read_to_string(format!("{folder}/language.toml")).expect("a language.toml");
     let spec: toml::Table = spec.parse().expect("TOML");
-    let field = |name: &str| spec["sample"][name].as_str().expect("a text").to_owned();
+    // Some need no input.
+    let field = |name: &str| spec["sample"].get(name).map_or("", |text| text.as_str().expect("a text")).to_owned();
     let source = std::fs::read_to_string(format!("{folder}/{}", field("source"))).expect("a sample");
     Sample { id: id.to_owned(), source, stdin: field("stdin"), expected: field("expected") }
 }

@@ -12,6 +12,7 @@ mod daemon;
 mod docker;
 mod harness;
 mod integrity;
+mod judge0;
 mod leaks;
 mod python;
 mod schema;
