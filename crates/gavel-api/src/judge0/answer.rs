@@ -169,7 +169,7 @@ impl View<'_> {
             "time" => json!(ending.run.map(|run| decimal(run.cpu.as_micros() as f64 / 1e6))),
             "wall_time" => json!(ending.run.map(|run| decimal(run.wall.as_micros() as f64 / 1e6))),
             "memory" => json!(ending.run.map(|run| run.memory.as_kib())),
-            "token" => json!(record.id),
+            "token" => json!(super::token::of(record.id)),
             "number_of_runs" => json!(job.runs),
             "cpu_time_limit" => json!(decimal(origin.cpu_time_limit)),
             "cpu_extra_time" => json!(decimal(origin.cpu_extra_time)),
@@ -229,7 +229,7 @@ pub fn time(at: Timestamp) -> String {
 
 /// `{"token":"…"}`
 pub fn token(id: JobId) -> Value {
-    json!({ "token": id })
+    json!({ "token": super::token::of(id) })
 }
 
 /// The body of a callback: the default attributes, always in base64, whatever the request said.

@@ -3,7 +3,7 @@
 use super::answer::{Encoding, Fields, token};
 use super::error::{Errors, Refusal, answer, json};
 use super::params::{Params, aside};
-use super::submissions::{Missing, Records, id_of, read_token, reading, room_for, text_or_header};
+use super::submissions::{Missing, Records, id_of, reading, room_for, text_or_header};
 use super::{Flavour, attributes};
 use crate::owner::Owner;
 use crate::router::App;
@@ -84,7 +84,7 @@ pub async fn find(State(app): State<App>, owner: Owner, request: Request) -> Res
     let tokens: Vec<&str> = if tokens.is_empty() { Vec::new() } else { tokens.split(',').collect() };
     check_size(&app, tokens.len())?;
     let records = Records { app: &app, owner: &owner, fields, encoding };
-    let mut body = records.list(tokens.into_iter().map(read_token), Missing::Null).await?;
+    let mut body = records.list(tokens.into_iter().map(super::token::read), Missing::Null).await?;
     body.push(b'}');
     Ok(json(StatusCode::OK, body))
 }

@@ -16,6 +16,7 @@ mod origin;
 mod params;
 mod status;
 mod submissions;
+pub mod token;
 
 pub use answer::callback_body;
 pub use options::{Bound, Options, Version};

@@ -16,7 +16,6 @@ use gavel_core::JobId;
 use gavel_store::JobRecord;
 use serde_json::json as value;
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// A text that plain JSON cannot carry.
 const NOT_TEXT: &str =
@@ -59,7 +58,9 @@ pub async fn create(
             let id = record.id;
             match render(&app, record, fields, Encoding::of(base64)).await? {
                 Ok(body) => Ok(json(StatusCode::CREATED, body)),
-                Err(NotText) => Ok(answer(StatusCode::CREATED, &value!({ "error": NOT_TEXT, "token": id }))),
+                Err(NotText) => {
+                    Ok(answer(StatusCode::CREATED, &value!({ "error": NOT_TEXT, "token": super::token::of(id) })))
+                }
             }
         }
     }
@@ -191,12 +192,8 @@ pub fn id_of(submitted: &Submitted) -> JobId {
 
 /// The token in a path, with or without `.json`. What is no token names no submission.
 fn id_in(path: Result<Path<String>, PathRejection>) -> Result<JobId, Refusal> {
-    let id = path.ok().and_then(|Path(text)| read_token(text.strip_suffix(".json").unwrap_or(&text)));
+    let id = path.ok().and_then(|Path(text)| super::token::read(text.strip_suffix(".json").unwrap_or(&text)));
     id.ok_or(Refusal::NOT_FOUND)
-}
-
-pub fn read_token(text: &str) -> Option<JobId> {
-    (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
 async fn render(

@@ -1,6 +1,6 @@
 //! Several submissions in one request.
 
-use crate::setup::{changed, echo, start, token_of, with, with_judge0};
+use crate::setup::{changed, echo, id_of, start, token_of, with, with_judge0};
 use serde_json::{Value, json};
 
 const UNKNOWN: &str = "01890000-0000-7000-8000-000000000000";
@@ -20,7 +20,7 @@ async fn answers_come_in_the_order_of_the_batch() {
     assert_eq!(body[3]["language_id"], json!(["can't be blank", "language with id  doesn't exist"]));
     let (a, b) = (token_of(&body[0]), token_of(&body[2]));
     for token in [&a, &b] {
-        server.reach(token, "completed").await;
+        server.reach(&id_of(token), "completed").await;
     }
     let path = format!("/submissions/batch?tokens={b},{UNKNOWN},{a},,{b},nonsense&fields=stdout&base64_encoded=true");
     let read = server.get(&path).send().await;

@@ -1,6 +1,6 @@
 //! Submissions as they are shown: which fields, in which order and encoding; listing and deleting.
 
-use crate::setup::{completed, echo, idle, start, with, with_judge0};
+use crate::setup::{completed, echo, id_of, idle, start, with, with_judge0};
 use serde_json::{Value, json};
 
 const UNKNOWN: &str = "01890000-0000-7000-8000-000000000000";
@@ -199,7 +199,7 @@ async fn pages_are_counted() {
     let mut tokens = Vec::new();
     for n in 0..5 {
         tokens.push(server.created("", &echo(&n.to_string())).await);
-        server.reach(&tokens[n], "completed").await;
+        server.reach(&id_of(&tokens[n]), "completed").await;
     }
     let page = |query: &str| server.get(&format!("/submissions{query}")).send();
     let first = page("?per_page=2&fields=token").await.json();
@@ -256,7 +256,7 @@ async fn deleting_is_off_unless_it_is_switched_on() {
 async fn a_job_of_the_native_api_is_a_submission_too() {
     let server = start().await;
     let id = server.submit(json!({ "language": "nim", "source_code": "echo 1", "stdin": "7", "args": ["a b"] })).await;
-    server.reach(&id, "completed").await;
+    server.reach(&id_of(&id), "completed").await;
     let shown = server.all_of(&id).await;
     assert_eq!((&shown["stdout"], &shown["language_id"]), (&json!("7"), &Value::Null));
     assert_eq!(shown["language"], json!({ "id": null, "name": "Nim" }));

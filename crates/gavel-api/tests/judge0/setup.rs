@@ -143,8 +143,13 @@ impl Server {
 
     /// What the native API kept of a submission.
     pub async fn job_behind(&self, token: &str) -> gavel_core::Job {
-        self.store.find(token.parse().unwrap()).await.unwrap().unwrap().job
+        self.store.find(gavel_api::judge0::token::read(token).unwrap()).await.unwrap().unwrap().job
     }
+}
+
+/// The native API's name for a submission.
+pub fn id_of(token: &str) -> String {
+    gavel_api::judge0::token::read(token).unwrap().to_string()
 }
 
 pub fn token_of(body: &Value) -> String {

@@ -166,7 +166,7 @@ async fn a_callback_says_the_default_fields_in_base64() {
     let server = idle().await;
     let token = server.created("", &echo("")).await;
     server.settle(completed(|outcome| outcome.stdout = b"\xff\n".to_vec())).await;
-    let record = server.store.find(token.parse().unwrap()).await.unwrap().unwrap();
+    let record = server.store.find(gavel_api::judge0::token::read(&token).unwrap()).await.unwrap().unwrap();
     let body = gavel_api::judge0::callback_body(&record, &Default::default());
     let wanted = server.read(&token, "?base64_encoded=true").await;
     assert_eq!(String::from_utf8(body).unwrap(), wanted.text());
