@@ -91,10 +91,34 @@ pub const ROUTES: &[&str] = &[
     "/openapi.json",
     "/docs",
     "/docs/{file}",
+    "/",
+    "/submissions",
+    "/submissions/batch",
+    "/submissions/{token}",
+    "/languages",
+    "/languages/all",
+    "/languages/{id}",
+    "/statuses",
+    "/system_info",
+    "/config_info",
+    "/about",
+    "/version",
+    "/isolate",
+    "/license",
+    "/statistics",
+    "/workers",
+    "/authenticate",
+    "/authorize",
 ];
 
 fn known_route(route: &str) -> &'static str {
-    ROUTES.iter().find(|known| **known == route).copied().unwrap_or("unmatched")
+    let find = |route: &str| ROUTES.iter().find(|known| **known == route).copied();
+    // Judge0's routes exist in several spellings.
+    let spelt = || {
+        let route = route.strip_prefix("/extra").unwrap_or(route);
+        find(route.strip_suffix(".json").or(route.strip_suffix('/')).unwrap_or(route))
+    };
+    find(route).or_else(spelt).unwrap_or("unmatched")
 }
 
 fn known_method(method: &Method) -> &'static str {

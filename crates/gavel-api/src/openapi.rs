@@ -1,7 +1,7 @@
 //! The document of the API, generated from the handlers and bodies themselves.
 
 use crate::error::ApiError;
-use crate::{docs, health, metrics, v1};
+use crate::{docs, health, judge0, metrics, v1};
 use axum::body::Body;
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -19,12 +19,18 @@ use utoipa::OpenApi;
     tags(
         (name = "jobs", description = "Submit programs and get their results"),
         (name = "languages", description = "What can be submitted"),
+        (name = "judge0", description = "For clients of Judge0 1.13.1. A slash or `.json` may follow each path, and each is also below `/extra`, with other numbers for languages"),
         (name = "operation", description = "How the server is doing"),
     ),
     paths(
         v1::jobs::create, v1::jobs::list, v1::batch::create, v1::stream::create, v1::jobs::find, v1::jobs::erase,
         v1::jobs::cancel, v1::events::follow, v1::languages::list, v1::languages::find, v1::workers::list,
         v1::workers::stats, health::healthz, health::readyz, metrics::metrics, document, docs::page, docs::asset,
+        judge0::submissions::create, judge0::submissions::list, judge0::batch::create, judge0::batch::find,
+        judge0::submissions::find, judge0::submissions::delete, judge0::info::languages, judge0::info::all_languages,
+        judge0::info::language, judge0::info::statuses, judge0::info::system, judge0::info::config, judge0::info::about,
+        judge0::info::version, judge0::info::isolate, judge0::info::license, judge0::info::statistics,
+        judge0::info::workers, judge0::info::authenticate, judge0::info::authorize, judge0::info::home,
     ),
     components(schemas(v1::answer::RequestAnswer))
 )]

@@ -1,6 +1,7 @@
 //! Several submissions in one request.
 
 use super::answer::{Encoding, Fields, token};
+use super::document::{BatchRequest, ErrorAnswer, ListAnswer};
 use super::error::{Errors, Refusal, answer, json};
 use super::params::{Params, aside};
 use super::submissions::{Missing, Records, id_of, reading, room_for, text_or_header};
@@ -14,6 +15,21 @@ use axum::response::Response;
 use serde_json::{Value, json as value};
 
 /// Creates submissions; one answer for each, in order.
+#[utoipa::path(
+    post, path = "/submissions/batch", operation_id = "judge0_create_batch", tag = "judge0",
+    params(
+        ("base64_encoded" = Option<String>, Query, description = "`true`: texts are base64"),
+    ),
+    request_body = BatchRequest,
+    responses(
+        (status = 201, description = "A token or what is wrong, for each in order"),
+        (status = 400, description = "Not possible: `error` says why"),
+        (status = 403, description = "A form of a page that the operator does not allow"),
+        (status = 413, description = "Larger than this server takes", body = ErrorAnswer),
+        (status = 422, description = "None was valid: what is wrong with each"),
+        (status = 503, description = "Queue full, maintenance, or the store cannot be used", body = ErrorAnswer),
+    )
+)]
 pub async fn create(
     State(app): State<App>,
     Extension(flavour): Extension<Flavour>,
@@ -73,6 +89,19 @@ pub async fn create(
 }
 
 /// Reads submissions by their tokens; unknown ones are null.
+#[utoipa::path(
+    get, path = "/submissions/batch", operation_id = "judge0_find_batch", tag = "judge0",
+    params(
+        ("tokens" = Option<String>, Query, description = "Tokens, separated by commas"),
+        ("base64_encoded" = Option<String>, Query, description = "`true`: texts are base64"),
+        ("fields" = Option<String>, Query, description = "Names of the wanted attributes, separated by commas; `*` is all"),
+    ),
+    responses(
+        (status = 200, description = "The submissions, in order", body = ListAnswer),
+        (status = 400, description = "Not possible: `error` says why"),
+        (status = 503, description = "Queue full, maintenance, or the store cannot be used", body = ErrorAnswer),
+    )
+)]
 pub async fn find(State(app): State<App>, owner: Owner, request: Request) -> Result<Response, Refusal> {
     allowed(&app)?;
     let params = Params::of_query(request.uri().query())?;

@@ -1,5 +1,6 @@
 //! What the server says about itself: languages, statuses, settings, counts.
 
+use super::document::ErrorAnswer;
 use super::error::{Refusal, answer, empty};
 use super::languages::{self, Listed, ListedWithArchived};
 use super::params::Params;
@@ -21,20 +22,43 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// Lists the languages that can be submitted, by name.
+#[utoipa::path(
+    get, path = "/languages", operation_id = "judge0_languages", tag = "judge0",
+    responses(
+        (status = 200, description = "The languages", body = Vec<Listed>),
+    )
+)]
 pub async fn languages(State(app): State<App>, Extension(flavour): Extension<Flavour>) -> Response {
     let list = languages::active(&app.service().languages(), flavour);
     answer(StatusCode::OK, &list.into_iter().map(Listed::from).collect::<Vec<_>>())
 }
 
 /// Lists also the languages that cannot be submitted any more.
+#[utoipa::path(
+    get, path = "/languages/all", operation_id = "judge0_all_languages", tag = "judge0",
+    responses(
+        (status = 200, description = "The languages", body = Vec<ListedWithArchived>),
+    )
+)]
 pub async fn all_languages(State(app): State<App>, Extension(flavour): Extension<Flavour>) -> Response {
     let list = languages::all(&app.service().languages(), flavour);
     answer(StatusCode::OK, &list.into_iter().map(ListedWithArchived::from).collect::<Vec<_>>())
 }
 
 /// Shows one language.
+#[utoipa::path(
+    get, path = "/languages/{id}", operation_id = "judge0_language", tag = "judge0",
+    params(
+        ("id" = String, Path, description = "Number of the language"),
+    ),
+    responses(
+        (status = 200, description = "The language", body = languages::Shown),
+        (status = 404, description = "Unknown"),
+    )
+)]
 pub async fn language(
     State(app): State<App>,
     Extension(flavour): Extension<Flavour>,
@@ -47,6 +71,12 @@ pub async fn language(
 }
 
 /// Lists the statuses that a submission can have.
+#[utoipa::path(
+    get, path = "/statuses", operation_id = "judge0_statuses", tag = "judge0",
+    responses(
+        (status = 200, description = "The statuses", body = Vec<status::Shown>),
+    )
+)]
 pub async fn statuses() -> Response {
     answer(StatusCode::OK, &Status::all().map(Status::shown).collect::<Vec<_>>())
 }
@@ -61,6 +91,12 @@ fn version_text(version: Version, flavour: Flavour) -> &'static str {
 }
 
 /// Says which version of Judge0's API this is. Clients choose their language ids by it.
+#[utoipa::path(
+    get, path = "/about", operation_id = "judge0_about", tag = "judge0",
+    responses(
+        (status = 200, description = "The version"),
+    )
+)]
 pub async fn about(State(app): State<App>, Extension(flavour): Extension<Flavour>) -> Response {
     let about = json!({
         "version": version_text(app.judge0().version, flavour),
@@ -71,11 +107,24 @@ pub async fn about(State(app): State<App>, Extension(flavour): Extension<Flavour
     answer(StatusCode::OK, &about)
 }
 
+/// Says the version as text.
+#[utoipa::path(
+    get, path = "/version", operation_id = "judge0_version", tag = "judge0",
+    responses(
+        (status = 200, description = "The version"),
+    )
+)]
 pub async fn version(State(app): State<App>, Extension(flavour): Extension<Flavour>) -> Response {
     plain_text(version_text(app.judge0().version, flavour).to_owned())
 }
 
 /// Says what isolates the programs.
+#[utoipa::path(
+    get, path = "/isolate", operation_id = "judge0_isolate", tag = "judge0",
+    responses(
+        (status = 200, description = "The sandboxes"),
+    )
+)]
 pub async fn isolate(State(app): State<App>) -> Response {
     let mut backends: Vec<String> = app.service().workers().into_iter().map(|worker| worker.backend).collect();
     backends.sort_unstable();
@@ -84,6 +133,13 @@ pub async fn isolate(State(app): State<App>) -> Response {
     plain_text(format!("gavel {} ({sandboxes})\n", env!("CARGO_PKG_VERSION")))
 }
 
+/// Says the licence of this server.
+#[utoipa::path(
+    get, path = "/license", operation_id = "judge0_license", tag = "judge0",
+    responses(
+        (status = 200, description = "The licence"),
+    )
+)]
 pub async fn license() -> Response {
     plain_text(include_str!("../../../../LICENSE").to_owned())
 }
@@ -95,8 +151,9 @@ fn plain_text(text: String) -> Response {
 }
 
 /// The answer to `/config_info`: exactly the keys that Judge0 1.13.1 has, because clients want them all.
-#[derive(Debug, Serialize)]
-struct Config<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Judge0Config)]
+pub struct Config<'a> {
     maintenance_mode: bool,
     enable_wait_result: bool,
     enable_compiler_options: bool,
@@ -140,6 +197,12 @@ struct Config<'a> {
 }
 
 /// Shows the settings that hold.
+#[utoipa::path(
+    get, path = "/config_info", operation_id = "judge0_config_info", tag = "judge0",
+    responses(
+        (status = 200, description = "The settings", body = Config<'_>),
+    )
+)]
 pub async fn config(State(app): State<App>) -> Response {
     let (options, service) = (app.judge0(), app.service().options());
     let config = Config {
@@ -189,6 +252,12 @@ pub async fn config(State(app): State<App>) -> Response {
 }
 
 /// Shows the machine: processors and memory, as texts.
+#[utoipa::path(
+    get, path = "/system_info", operation_id = "judge0_system_info", tag = "judge0",
+    responses(
+        (status = 200, description = "The machine"),
+    )
+)]
 pub async fn system() -> Response {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     answer(StatusCode::OK, &system_info(&read("/proc/cpuinfo"), &read("/proc/meminfo")))
@@ -217,6 +286,13 @@ fn system_info(processors: &str, memory: &str) -> BTreeMap<&'static str, String>
 }
 
 /// Shows how busy the workers are.
+#[utoipa::path(
+    get, path = "/workers", operation_id = "judge0_workers", tag = "judge0",
+    responses(
+        (status = 200, description = "The workers"),
+        (status = 503, description = "Queue full, maintenance, or the store cannot be used", body = ErrorAnswer),
+    )
+)]
 pub async fn workers(State(app): State<App>, Extension(flavour): Extension<Flavour>) -> Result<Response, Refusal> {
     let workers = app.service().workers();
     let count = |wanted: &[WorkerState]| workers.iter().filter(|worker| wanted.contains(&worker.state)).count();
@@ -241,6 +317,16 @@ pub async fn workers(State(app): State<App>, Extension(flavour): Extension<Flavo
 const KEPT: Duration = Duration::from_secs(600);
 
 /// Counts submissions by day, language and status; at most ten minutes old.
+#[utoipa::path(
+    get, path = "/statistics", operation_id = "judge0_statistics", tag = "judge0",
+    params(
+        ("invalidate_cache" = Option<String>, Query, description = "`true`: count again"),
+    ),
+    responses(
+        (status = 200, description = "The counts"),
+        (status = 503, description = "Queue full, maintenance, or the store cannot be used", body = ErrorAnswer),
+    )
+)]
 pub async fn statistics(State(app): State<App>, owner: Owner, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let params = Params::of_query(query.as_deref())?;
     // A count reads the whole book: not more often than this, whoever asks.
@@ -314,16 +400,37 @@ fn offset_time(at: Timestamp) -> String {
 }
 
 /// Says whether the token is valid. Whoever comes here has one, or none is wanted.
+#[utoipa::path(
+    post, path = "/authenticate", operation_id = "judge0_authenticate", tag = "judge0",
+    responses(
+        (status = 200, description = "The token is valid, or none is wanted"),
+        (status = 401, description = "It is not"),
+    )
+)]
 pub async fn authenticate() -> Response {
     empty(StatusCode::OK)
 }
 
 /// Says whether the token may list and delete.
+#[utoipa::path(
+    post, path = "/authorize", operation_id = "judge0_authorize", tag = "judge0",
+    responses(
+        (status = 200, description = "The token may list and delete"),
+        (status = 401, description = "The token is not valid"),
+        (status = 403, description = "Not allowed with this token"),
+    )
+)]
 pub async fn authorize(owner: Owner) -> Result<Response, Refusal> {
     authorized(&owner).map(|()| empty(StatusCode::OK))
 }
 
 /// The page that Judge0 shows nothing on.
+#[utoipa::path(
+    get, path = "/", operation_id = "judge0_home", tag = "judge0",
+    responses(
+        (status = 200, description = "Nothing"),
+    )
+)]
 pub async fn home() -> Response {
     empty(StatusCode::OK)
 }

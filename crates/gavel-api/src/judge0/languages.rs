@@ -5,6 +5,7 @@ use crate::languages::Shelf;
 use gavel_core::Language;
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 /// One language as Judge0 lists it.
 #[derive(Debug, Clone)]
@@ -176,14 +177,16 @@ pub fn takes_options(language: &Language) -> bool {
 }
 
 /// `GET /languages`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Judge0Language)]
 pub struct Listed {
     pub id: u32,
     pub name: String,
 }
 
 /// `GET /languages/all`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Judge0LanguageListed)]
 pub struct ListedWithArchived {
     pub id: u32,
     pub name: String,
@@ -191,7 +194,8 @@ pub struct ListedWithArchived {
 }
 
 /// `GET /languages/{id}`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Judge0LanguageShown)]
 pub struct Shown {
     pub id: u32,
     pub name: String,

@@ -7,15 +7,16 @@
 mod answer;
 mod attributes;
 mod base64;
-mod batch;
+pub(crate) mod batch;
+mod document;
 mod error;
-mod info;
+pub(crate) mod info;
 mod languages;
 mod options;
 mod origin;
 mod params;
 mod status;
-mod submissions;
+pub(crate) mod submissions;
 pub mod token;
 
 pub use answer::callback_body;

@@ -4,6 +4,7 @@ use gavel_core::facts::SIGXFSZ;
 use gavel_core::{Outcome, Status as JobStatus, Verdict};
 use gavel_store::JobRecord;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A status by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +42,8 @@ const DESCRIPTIONS: [&str; 14] = [
 ];
 
 /// A status as it is answered.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Judge0Status)]
 pub struct Shown {
     pub id: u8,
     pub description: &'static str,

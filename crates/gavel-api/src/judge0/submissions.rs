@@ -2,6 +2,7 @@
 
 use super::answer::{Encoding, Fields, NotText, View, token};
 use super::attributes::Reading;
+use super::document::{ErrorAnswer, ListAnswer, SubmissionAnswer, SubmissionRequest};
 use super::error::{Refusal, answer, json};
 use super::params::{Params, aside};
 use super::{Flavour, authorized};
@@ -27,6 +28,23 @@ const SOME_NOT_TEXT: &str = "some attributes for one or more submissions cannot 
 const LARGE: usize = 1 << 20;
 
 /// Creates a submission. With `wait=true`, the answer holds its result.
+#[utoipa::path(
+    post, path = "/submissions", operation_id = "judge0_create", tag = "judge0",
+    params(
+        ("wait" = Option<String>, Query, description = "`true`: the answer holds the result"),
+        ("base64_encoded" = Option<String>, Query, description = "`true`: texts are base64"),
+        ("fields" = Option<String>, Query, description = "Names of the wanted attributes, separated by commas; `*` is all"),
+    ),
+    request_body = SubmissionRequest,
+    responses(
+        (status = 201, description = "Created: its token, or with `wait=true` what became of it", body = SubmissionAnswer),
+        (status = 400, description = "Not possible: `error` says why"),
+        (status = 403, description = "A form of a page that the operator does not allow"),
+        (status = 413, description = "Larger than this server takes", body = ErrorAnswer),
+        (status = 422, description = "Attributes, and what is wrong with each"),
+        (status = 503, description = "Queue full, maintenance, or the store cannot be used", body = ErrorAnswer),
+    )
+)]
 pub async fn create(
     State(app): State<App>,
     Extension(flavour): Extension<Flavour>,
@@ -67,6 +85,20 @@ pub async fn create(
 }
 
 /// Reads a submission.
+#[utoipa::path(
+    get, path = "/submissions/{token}", operation_id = "judge0_find", tag = "judge0",
+    params(
+        ("token" = String, Path, description = "Token of the submission"),
+        ("base64_encoded" = Option<String>, Query, description = "`true`: texts are base64"),
+        ("fields" = Option<String>, Query, description = "Names of the wanted attributes, separated by commas; `*` is all"),
+    ),
+    responses(
+        (status = 200, description = "The submission", body = SubmissionAnswer),
+        (status = 400, description = "Not possible: `error` says why"),
+        (status = 404, description = "Unknown"),
+        (status = 503, description = "Queue full, maintenance, or the store cannot be used", body = ErrorAnswer),
+    )
+)]
 pub async fn find(
     State(app): State<App>,
     owner: Owner,
@@ -83,6 +115,21 @@ pub async fn find(
 }
 
 /// Lists submissions, newest first.
+#[utoipa::path(
+    get, path = "/submissions", operation_id = "judge0_list", tag = "judge0",
+    params(
+        ("page" = Option<String>, Query, description = "From 1 up"),
+        ("per_page" = Option<String>, Query, description = "1 to 1000; default 20"),
+        ("base64_encoded" = Option<String>, Query, description = "`true`: texts are base64"),
+        ("fields" = Option<String>, Query, description = "Names of the wanted attributes, separated by commas; `*` is all"),
+    ),
+    responses(
+        (status = 200, description = "A page of submissions", body = ListAnswer),
+        (status = 400, description = "Not possible: `error` says why"),
+        (status = 403, description = "Not allowed with this token"),
+        (status = 503, description = "Queue full, maintenance, or the store cannot be used", body = ErrorAnswer),
+    )
+)]
 pub async fn list(State(app): State<App>, owner: Owner, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     authorized(&owner)?;
     let params = Params::of_query(query.as_deref())?;
@@ -113,6 +160,21 @@ pub async fn list(State(app): State<App>, owner: Owner, RawQuery(query): RawQuer
 }
 
 /// Deletes an ended submission, and shows it for the last time.
+#[utoipa::path(
+    delete, path = "/submissions/{token}", operation_id = "judge0_delete", tag = "judge0",
+    params(
+        ("token" = String, Path, description = "Token of the submission"),
+        ("base64_encoded" = Option<String>, Query, description = "`true`: texts are base64"),
+        ("fields" = Option<String>, Query, description = "Names of the wanted attributes, separated by commas; `*` is all"),
+    ),
+    responses(
+        (status = 200, description = "The submission as it was", body = SubmissionAnswer),
+        (status = 400, description = "Not possible: `error` says why"),
+        (status = 403, description = "Not allowed with this token"),
+        (status = 404, description = "Unknown"),
+        (status = 503, description = "Queue full, maintenance, or the store cannot be used", body = ErrorAnswer),
+    )
+)]
 pub async fn delete(
     State(app): State<App>,
     owner: Owner,

@@ -114,6 +114,23 @@ async fn bodies_may_be_json_or_forms_and_others_are_ignored() {
 }
 
 #[tokio::test]
+async fn pages_of_other_origins_cannot_send_forms_unasked() {
+    let server = crate::setup::with(|options| options.http.cors_origins = vec!["https://ide.example".into()]).await;
+    let encoded = "source_code=echo&language_id=46";
+    for (origin, status) in
+        [("https://evil.example", 403), ("null", 403), ("https://ide.example", 201), ("http://localhost", 201)]
+    {
+        let answer = form(server.post("/submissions").header("origin", origin), encoded).send().await;
+        assert_eq!(answer.status, status, "{origin}: {}", answer.text());
+        let answer = server.post(&format!("/submissions?{encoded}")).header("origin", origin).send().await;
+        assert_eq!(answer.status, status, "{origin}, all of it in the query");
+    }
+    let json =
+        server.post("/submissions").header("origin", "https://evil.example").json(echo("").to_string()).send().await;
+    assert_eq!(json.status, 201, "whether a page may send this, its browser has asked before");
+}
+
+#[tokio::test]
 async fn the_query_wins_over_the_body_and_switches_are_texts() {
     let server = start().await;
     let body = json!({ "source_code": "echo", "language_id": 46, "stdin": "body", "wait": "true", "fields": "stdin" });
