@@ -38,7 +38,7 @@ fn catalogue() -> Catalogue {
     let compile = |file: &str| Compile {
         argv: ["/usr/bin/gcc", "{options}", file].map(str::to_owned).to_vec(),
         artifacts: vec!["main".into()],
-        only_with: Vec::new(),
+        only_with: vec![],
         limits: Limits::standard_compile(),
     };
     Catalogue::new([
@@ -46,7 +46,7 @@ fn catalogue() -> Catalogue {
         language("c", "C (GCC)", "main.c", &[48, 49, 50, 103], Some(compile("main.c"))),
         language("cobol", "COBOL (GnuCOBOL)", "main.cob", &[77], Some(compile("main.cob"))),
         language("cpp", "C++ (GCC)", "main.cpp", &[52, 54, 105], Some(compile("main.cpp"))),
-        language("multi-file", "Multi-file program", "source", &[89], None),
+        language("multi-file", "Multi-file program", "", &[89], None),
         language("nim", "Nim", "main.nim", &[], Some(compile("main.nim"))),
         language("python3", "Python (CPython)", "main.py", &[71, 113], None),
         language("text", "Plain text", "main.txt", &[43], None),
@@ -72,7 +72,8 @@ fn language(id: &str, name: &str, source_file: &str, judge0_ids: &[u32], compile
     Language {
         id: id.into(),
         name: name.into(),
-        source_file: (id != "multi-file").then(|| source_file.into()),
+        // None: a program is all in its files.
+        source_file: Some(source_file.to_owned()).filter(|name| !name.is_empty()),
         extensions: Vec::new(),
         compile,
         run: vec!["/usr/bin/run".into(), source_file.into(), "{args}".into()],

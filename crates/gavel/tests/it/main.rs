@@ -19,5 +19,6 @@ mod leaks;
 mod live;
 mod python;
 mod schema;
+mod sdk;
 mod server;
 mod stability;
