@@ -145,8 +145,10 @@ pub struct Service {
     depth: Cached<Depth>,
     stats: Cached<Arc<Stats>>,
     /// The latest count for each owner who asked; they are few.
-    census: Mutex<HashMap<Option<String>, (Instant, Arc<Counted>)>>,
+    census: Mutex<Counts>,
 }
+
+type Counts = HashMap<Option<String>, (Instant, Arc<Counted>)>;
 
 /// All jobs, counted.
 #[derive(Debug)]
