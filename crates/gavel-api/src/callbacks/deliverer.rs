@@ -4,7 +4,7 @@
 //! back, and a process that starts anew takes back its own. The bell says when to look; where it is lost, the
 //! store's own word of what is due next and a slow poll do.
 
-use super::message::{self, Message};
+use super::message::{self, Judge0Body, Message};
 use super::send::{Caller, Failure, Reply, Resolver, SystemResolver};
 use super::signature::Secret;
 use crate::times::now;
@@ -56,9 +56,6 @@ impl Default for CallbackOptions {
         }
     }
 }
-
-/// Writes the body of a callback in Judge0's form.
-pub type Judge0Body = Arc<dyn Fn(&JobRecord) -> Vec<u8> + Send + Sync>;
 
 /// What a [`Deliverer`] works with.
 pub struct CallbackParts {
@@ -255,7 +252,7 @@ async fn write(shared: &Arc<Shared>, record: JobRecord) -> Option<(String, Messa
     let shared = Arc::clone(shared);
     let written = tokio::task::spawn_blocking(move || {
         let callback = record.job.callback.as_ref()?;
-        let judge0 = shared.judge0.as_deref();
+        let judge0 = shared.judge0.as_ref();
         let message = message::write(&record, callback.form, &shared.options.secrets, judge0, now())?;
         Some((callback.url.clone(), message))
     });
