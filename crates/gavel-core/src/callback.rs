@@ -101,7 +101,9 @@ impl CallbackRules {
     pub fn refuses(&self, address: IpAddr) -> Option<&'static str> {
         let allowed = |address: &IpAddr| self.networks.iter().any(|network| network.contains(address));
         if allowed(&address) {
-            return None;
+            // Who allows the translation of a network without IPv4 does not allow what lies behind it.
+            let behind = translated(address).map(IpAddr::V4).filter(|behind| !allowed(behind));
+            return behind.and_then(refused);
         }
         let judged = embedded(address).map_or(address, IpAddr::V4);
         if judged != address {
@@ -139,6 +141,14 @@ fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
     let prefix = matches!((a, b, c, d, e, f), (0, 0, 0, 0, 0, 0 | 0xffff) | (0, 0, 0, 0, 0xffff, 0));
     let ([g1, g2], [h1, h2]) = (g.to_be_bytes(), h.to_be_bytes());
     prefix.then(|| Ipv4Addr::new(g1, g2, h1, h2))
+}
+
+/// The IPv4 address that NAT64 makes of an IPv6 one (`64:ff9b::a.b.c.d`).
+fn translated(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let [a, b, c, d, e, f, g, h] = address.segments();
+    let ([g1, g2], [h1, h2]) = (g.to_be_bytes(), h.to_be_bytes());
+    matches!((a, b, c, d, e, f), (0x64, 0xff9b, 0, 0, 0, 0)).then(|| Ipv4Addr::new(g1, g2, h1, h2))
 }
 
 /// What of a URL is called: calls of the same are counted together. A URL that cannot be read is its own.
@@ -261,6 +271,15 @@ mod tests {
         }
         for address in ["10.0.0.1", "::ffff:10.0.0.1", "fc00::1", "::1"] {
             assert!(rules.refuses(address.parse().unwrap()).is_some(), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_allowed_translation_leads_to_public_addresses_only() {
+        let rules = rules(&["64:ff9b::/96", "10.1.0.0/16"]);
+        for (address, allowed) in [("8.8.8.8", true), ("10.1.2.3", true), ("10.2.0.1", false), ("127.0.0.1", false)] {
+            let translated = format!("64:ff9b::{address}").parse().unwrap();
+            assert_eq!(rules.refuses(translated).is_none(), allowed, "{address}");
         }
     }
 

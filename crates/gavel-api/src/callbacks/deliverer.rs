@@ -4,7 +4,7 @@
 //! back, and a process that starts anew takes back its own. The bell says when to look; where it is lost, the
 //! store's own word of what is due next and a slow poll do.
 
-use super::message::{self, Message};
+use super::message::{self, Judge0Body, Message};
 use super::send::{Caller, Failure, Reply, Resolver, SystemResolver};
 use super::signature::Secret;
 use crate::times::now;
@@ -15,7 +15,7 @@ use rustls::RootCertStore;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -50,15 +50,12 @@ impl Default for CallbackOptions {
             max_attempts: 16,
             backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(600),
-            concurrency: 16,
+            concurrency: 64,
             per_host: 4,
             poll: Duration::from_secs(10),
         }
     }
 }
-
-/// Writes the body of a callback in Judge0's form.
-pub type Judge0Body = Arc<dyn Fn(&JobRecord) -> Vec<u8> + Send + Sync>;
 
 /// What a [`Deliverer`] works with.
 pub struct CallbackParts {
@@ -80,6 +77,9 @@ impl CallbackParts {
 
 /// Time besides the call itself, within which its end is stored.
 const SPARE: Duration = Duration::from_secs(30);
+/// Jobs that are read and written down at once: with sources, input and outputs they are larger than what is
+/// sent of them, which is all that a call then keeps.
+const READ_AT_ONCE: usize = 4;
 /// Pause after an error of the store.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -95,7 +95,8 @@ impl Deliverer {
         let CallbackParts { store, queue, resolver, roots, judge0 } = parts;
         let caller = Caller::new(options.rules.clone(), resolver, roots, options.timeout)?;
         let (stop, stopped) = watch::channel(None);
-        let shared = Arc::new(Shared { store, queue, caller, judge0, options });
+        let reading = Semaphore::new(READ_AT_ONCE);
+        let shared = Arc::new(Shared { store, queue, caller, judge0, options, reading });
         let round = Round { shared, under_way: JoinSet::new(), held: HashMap::new(), look_at: Instant::now() };
         Ok(Self { stop, task: tokio::spawn(round.run(stopped)) })
     }
@@ -115,6 +116,7 @@ struct Shared {
     caller: Caller,
     judge0: Option<Judge0Body>,
     options: CallbackOptions,
+    reading: Semaphore,
 }
 
 /// What is under way, and when to look for more.
@@ -223,6 +225,8 @@ impl Round {
 async fn deliver(shared: Arc<Shared>, delivery: Delivery) -> Option<Timestamp> {
     let key = delivery.key;
     let until = Instant::now() + shared.options.timeout + SPARE;
+    // Never closed; without a place it would only be read among more.
+    let place = shared.reading.acquire().await.ok();
     let record = match shared.store.find(key.id).await {
         Ok(Some(record)) => record,
         // Erased, and its delivery with it.
@@ -242,6 +246,7 @@ async fn deliver(shared: Arc<Shared>, delivery: Delivery) -> Option<Timestamp> {
         error!(job.id = %key.id, "a callback cannot be written");
         return settle(&shared, key, DeliveryEnd::GivenUp(unsent("the callback cannot be written")), until).await;
     };
+    drop(place);
     let (started_at, clock) = (now(), Instant::now());
     let result = shared.caller.call(&url, message).await;
     let duration = clock.elapsed();

@@ -11,12 +11,16 @@ use gavel_core::Timestamp;
 use gavel_core::job::CallbackForm;
 use gavel_store::JobRecord;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// Outputs and files beyond this are left out, as in the answer to a large batch: receivers are not made for
 /// them, and a message is in memory while it is sent.
 const MAX_OUTPUTS: usize = 4 << 20;
 
 const AGENT: &str = concat!("gavel/", env!("CARGO_PKG_VERSION"));
+
+/// Writes the body of a callback in Judge0's form.
+pub type Judge0Body = Arc<dyn Fn(&JobRecord) -> Vec<u8> + Send + Sync>;
 
 /// A request without its address.
 #[derive(Debug, Clone)]

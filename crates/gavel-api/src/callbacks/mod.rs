@@ -9,6 +9,7 @@ mod message;
 mod send;
 mod signature;
 
-pub use deliverer::{CallbackOptions, CallbackParts, Deliverer, Judge0Body};
+pub use deliverer::{CallbackOptions, CallbackParts, Deliverer};
+pub use message::Judge0Body;
 pub use send::{Resolver, SystemResolver, system_roots};
 pub use signature::Secret;

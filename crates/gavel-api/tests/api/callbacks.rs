@@ -466,3 +466,24 @@ async fn what_may_not_be_called_is_refused_at_the_door() {
     assert_eq!((none.status.as_u16(), none.json()), (200, json!({"deliveries": []})));
     assert_eq!(receiver.connections(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_sees_the_deliveries_of_somebody_else() {
+    let receiver = Receiver::start(|_| Behaviour::Answer(200)).await;
+    let setup = Setup::with(quick(&receiver)).await;
+    let [ada, bob] = ["ada", "bob"].map(|name| Owner(Some(name.into())));
+    let draft = Draft {
+        language: "python3".into(),
+        source: b"print".to_vec(),
+        callback: Some(Callback { url: receiver.url(), form: CallbackForm::Native }),
+        ..Draft::default()
+    };
+    let service::Submitted::New(receipt) = setup.server.service.submit(&ada, draft, None).await.unwrap() else {
+        panic!("it is new");
+    };
+    setup.server.delivery(&receipt.id.to_string(), "delivered").await;
+    let (_, delivery) = setup.server.service.delivery(&ada, receipt.id).await.unwrap();
+    assert!(delivery.is_some());
+    let refused = setup.server.service.delivery(&bob, receipt.id).await;
+    assert!(matches!(refused, Err(gavel_api::ServiceError::UnknownJob)), "{refused:?}");
+}

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
@@ -105,8 +105,10 @@ fn serve(socket: TcpStream, notes: &Mutex<Vec<Received>>, answer: &(dyn Fn(usize
         notes.push(Received { headers, body, answered });
         answered
     };
-    // 0: hangs up without a word.
-    if answered > 0 {
+    // 0: hangs up without a word. 1: says nothing until the other side hangs up.
+    if answered == 1 {
+        reader.read_to_end(&mut Vec::new()).ok()?;
+    } else if answered > 1 {
         write!(&socket, "HTTP/1.1 {answered} X\r\ncontent-length: 0\r\n\r\n").ok()?;
     }
     Some(())
@@ -163,6 +165,22 @@ fn a_callback_survives_a_kill_between_the_result_and_its_delivery() {
     // The attempts of before the kill are in the log, but perhaps the one that it hit.
     let attempts = delivered["attempts"].as_array().expect("a log").len();
     assert!((received.len() - 1..=received.len()).contains(&attempts), "{attempts} of {}", received.len());
+}
+
+#[test]
+fn a_server_that_stops_does_not_wait_for_a_receiver_and_tells_it_later() {
+    let _turn = among_others();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let receiver = Receiver::start(|n| if n == 0 { 1 } else { 200 });
+    let mut server = start(dir.path(), &receiver);
+    let id = text(&server.judge(&job(&receiver, "echo hello")), "id");
+    eventually("the receiver is called", || (!receiver.received().is_empty()).then_some(()));
+    let began = Instant::now();
+    assert!(server.stop().success(), "{}", server.log());
+    assert!(began.elapsed() < Duration::from_secs(15), "it waited {:?}", began.elapsed());
+    let server = start(dir.path(), &receiver);
+    wait_for_delivery(&server, &id);
+    assert!(receiver.received().iter().all(|request| request.headers["webhook-id"] == id));
 }
 
 #[test]
