@@ -181,6 +181,9 @@ pub struct Bench {
     /// Measure the latency of one job every so many milliseconds instead
     #[arg(long, value_name = "MILLISECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "100")]
     pub idle: Option<u32>,
+    /// Measure instead how long a line of output takes to a client that follows the job, on this machine
+    #[arg(long, conflicts_with = "idle")]
+    pub live: bool,
 }
 
 /// What was typed: the commands, and what it says about the configuration.

@@ -220,7 +220,7 @@ impl Session {
     }
 
     async fn tell(&mut self, told: &impl Serialize) -> Result<(), Broken> {
-        match encode(told).map(|json| Utf8Bytes::try_from(json)) {
+        match encode(told).map(Utf8Bytes::try_from) {
             Ok(Ok(json)) => self.send(Message::Text(json)).await,
             Ok(Err(_)) => Ok(()),
             Err(problem) => {
@@ -252,7 +252,7 @@ impl Session {
                 }
             }
             Seen::Dropped { bytes } => self.tell(&Told::Dropped { bytes }).await?,
-            Seen::Done(record) => self.tell(&Told::Done { job: JobBody::of(&record) }).await?,
+            Seen::Done(record) => self.tell(&Told::Done { job: Box::new(JobBody::of(&record)) }).await?,
             Seen::Gone => return Ok(Some(End::Told(close_code::NORMAL, "the job was erased"))),
             Seen::Draining => return Ok(Some(End::Told(close_code::AWAY, "the server is going away, come back"))),
         }
@@ -341,7 +341,7 @@ enum Told<'a> {
     Status { status: &'static str, worker_id: Option<i32>, attempt: u32, restarted: bool },
     Dropped { bytes: u64 },
     Error { message: String },
-    Done { job: JobBody<'a> },
+    Done { job: Box<JobBody<'a>> },
 }
 
 #[derive(Serialize)]

@@ -57,13 +57,10 @@ impl Socket {
         }
     }
 
-    #[track_caller]
-    fn event(&mut self) -> impl Future<Output = Value> {
-        async {
-            match self.next().await {
-                Got::Event(event) => event,
-                other => panic!("no event: {other:?}"),
-            }
+    async fn event(&mut self) -> Value {
+        match self.next().await {
+            Got::Event(event) => event,
+            other => panic!("no event: {other:?}"),
         }
     }
 

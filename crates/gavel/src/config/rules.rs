@@ -56,7 +56,7 @@ pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
     for (message, key) in pool(config) {
         refuse(key, message);
     }
-    for key in ["workers.worker_timeout", "workers.cleanup_interval"] {
+    for key in ["workers.worker_timeout", "workers.cleanup_interval", "limits.interactive_idle"] {
         if settings.get::<std::time::Duration>("", key).is_ok_and(|time| time.as_secs() == 0) {
             refuse(key, "must be at least \"1s\"".to_owned());
         }

@@ -4,6 +4,7 @@
 mod bare;
 mod client;
 mod docker_run;
+mod live;
 mod load;
 mod own;
 
@@ -50,6 +51,14 @@ pub fn run(command: &Bench, config: &Config, settings: &Settings, json: bool) ->
     let catalogue = catalogue::load(config.place.languages_dir.as_deref(), &Bounds::of(config))
         .map_err(|message| coded(ExitCode::Config, message))?;
     let servers = servers(command, settings)?;
+    if command.live {
+        let delays = live::run(&servers, command.rounds, command.seconds)?;
+        match json {
+            true => say_line!("{:#}", live::as_json(&delays)),
+            false => ui::say(live::as_table(&delays)),
+        }
+        return Ok(ExitCode::Success);
+    }
     let mut rows = Vec::new();
     for id in &command.programs {
         let language = pick(&catalogue, id)?;
