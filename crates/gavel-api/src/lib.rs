@@ -4,6 +4,8 @@
 //! [`error`] (what a client is told when it cannot be done), [`serve`] (sockets and their bounds).
 //! This crate does not know sandboxes: it meets the workers only in the store and at the bell.
 
+pub mod auth;
+mod cors;
 mod docs;
 mod edge;
 pub mod error;
@@ -21,12 +23,17 @@ pub mod service;
 mod stall;
 pub mod stats;
 mod times;
+pub mod tls;
 pub mod v1;
 pub mod watch;
 
+pub use auth::{Auth, AuthOptions};
+pub use cors::Origins;
 pub use health::{Health, HealthOptions};
 pub use languages::{LanguageBook, LanguageState};
-pub use owner::Owner;
+pub use owner::{Caller, Owner};
 pub use router::{HttpOptions, router};
 pub use serve::{ServeOptions, serve};
 pub use service::{Parts, Service, ServiceError, ServiceOptions};
+pub use times::Rfc3339;
+pub use tls::Tls;

@@ -86,7 +86,7 @@ impl World {
         let mut job = contract::plain_job();
         (job.language, job.stdin, job.priority) = ("python3".into(), stdin.into(), priority);
         let id = JobId::now_v7();
-        let new = NewJob { id, job, owner: None, idempotency: None, created_at: now() };
+        let new = NewJob { id, job, owner: None, idempotency: None, quota: Default::default(), created_at: now() };
         assert_eq!(self.store.insert(vec![new]).await.unwrap(), [Inserted::New]);
         self.queue.announce(1);
         id
@@ -142,7 +142,14 @@ async fn who_listens_is_told_what_the_book_says() {
         job.stdin = stdin.into();
         let id = JobId::now_v7();
         let mut listener = world.queue.listen(id);
-        let new = NewJob { id, job, owner: Some("somebody".into()), idempotency: None, created_at: now() };
+        let new = NewJob {
+            id,
+            job,
+            owner: Some("somebody".into()),
+            idempotency: None,
+            quota: Default::default(),
+            created_at: now(),
+        };
         assert_eq!(world.store.insert(vec![new]).await.unwrap(), [Inserted::New]);
         world.queue.announce(1);
         let end = loop {

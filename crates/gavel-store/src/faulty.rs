@@ -2,7 +2,7 @@
 
 use crate::{
     Cancelled, Claim, ClaimKey, Claimant, Deleted, Depth, Ended, Event, Filter, Inserted, JobRecord, JobSummary, Lease,
-    Listener, NewJob, Queue, Settlement, Store, StoreError, Swept,
+    Listener, NewJob, Queue, Settlement, Store, StoreError, Swept, Token, TokenCreated,
 };
 use async_trait::async_trait;
 use gavel_core::{JobId, Timestamp};
@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A method of [`Store`] that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,10 +30,15 @@ pub enum Call {
     Depth,
     Recent,
     Check,
+    CreateToken,
+    RevokeToken,
+    Tokens,
+    TokenChanges,
+    TouchTokens,
 }
 
 impl Call {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::Insert,
         Self::Sync,
         Self::Claim,
@@ -48,6 +54,11 @@ impl Call {
         Self::Depth,
         Self::Recent,
         Self::Check,
+        Self::CreateToken,
+        Self::RevokeToken,
+        Self::Tokens,
+        Self::TokenChanges,
+        Self::TouchTokens,
     ];
 }
 
@@ -245,6 +256,26 @@ impl<S: Store> Store for Faulty<S> {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.pass(Call::Check, self.inner.check()).await
+    }
+
+    async fn create_token(&self, token: Token) -> Result<TokenCreated, StoreError> {
+        self.pass(Call::CreateToken, self.inner.create_token(token)).await
+    }
+
+    async fn revoke_token(&self, which: String, now: Timestamp) -> Result<Option<Token>, StoreError> {
+        self.pass(Call::RevokeToken, self.inner.revoke_token(which, now)).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.pass(Call::Tokens, self.inner.tokens()).await
+    }
+
+    async fn token_changes(&self) -> Result<u64, StoreError> {
+        self.pass(Call::TokenChanges, self.inner.token_changes()).await
+    }
+
+    async fn touch_tokens(&self, uses: Vec<(Uuid, Timestamp)>) -> Result<(), StoreError> {
+        self.pass(Call::TouchTokens, self.inner.touch_tokens(uses)).await
     }
 
     async fn close(&self) {

@@ -12,15 +12,18 @@ pub mod contract;
 pub mod faulty;
 pub mod local;
 pub mod sqlite;
+pub mod token;
 
 pub use local::LocalQueue;
 pub use sqlite::{SqliteOptions, SqliteStore};
+pub use token::{Quota, QuotaKind, Rate, Scope, Scopes, Token, TokenCreated, TokenHash};
 
 use async_trait::async_trait;
 use gavel_core::verdict::{Evidence, Verdict};
 use gavel_core::{Job, JobId, Outcome, Status, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A job on its way into the book.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub struct NewJob {
     /// Whose it is; `None` on a server without tokens.
     pub owner: Option<String>,
     pub idempotency: Option<Idempotency>,
+    /// How much its owner may have; looked at in the transaction that stores the job.
+    pub quota: Quota,
     pub created_at: Timestamp,
 }
 
@@ -52,6 +57,8 @@ pub enum Inserted {
     Conflict,
     /// The queue is at `max_depth`; nothing was stored.
     QueueFull,
+    /// The owner has used up its quota; nothing was stored.
+    OverQuota(QuotaKind),
 }
 
 /// Names one attempt at one job. A result that comes with an old attempt is dropped.
@@ -235,7 +242,7 @@ pub enum StoreError {
 /// The book. Sizes of memory are kept in whole KiB, rounded up; times of day and limits in microseconds.
 /// Dropping the future of a call leaves open whether it was carried out, but claims that nobody received
 /// go back. Every method that writes returns only when what it wrote survives a power cut, except
-/// `insert_unsynced`, `claim`, `claim_next` and `extend`: a forgotten claim costs one attempt at most, never
+/// `insert_unsynced`, `claim`, `claim_next`, `extend` and `touch_tokens`: a forgotten claim costs one attempt at most, never
 /// a job. What `find` and `list` say of an ended job survives a power cut, too.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -298,6 +305,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// The latest ended jobs, newest first.
     async fn recent(&self, limit: usize) -> Result<Vec<Ended>, StoreError>;
+
+    /// Stores a token, unless another one that is neither revoked nor expired has its name.
+    async fn create_token(&self, token: Token) -> Result<TokenCreated, StoreError>;
+
+    /// Revokes the token of this name or id; `None` where there is none that is not revoked.
+    async fn revoke_token(&self, which: String, now: Timestamp) -> Result<Option<Token>, StoreError>;
+
+    /// All tokens, oldest first, those that were revoked too.
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError>;
+
+    /// A number that is another one when a token was created or revoked, by whichever process.
+    async fn token_changes(&self) -> Result<u64, StoreError>;
+
+    /// Takes note of when tokens were last used.
+    async fn touch_tokens(&self, uses: Vec<(Uuid, Timestamp)>) -> Result<(), StoreError>;
 
     /// A cheap write that shows the store works, for the readiness check.
     async fn check(&self) -> Result<(), StoreError>;

@@ -1,5 +1,6 @@
 //! The API over a real socket, with the real store and bell, and a worker that plays a script.
 
+mod auth;
 mod batch;
 mod bounds;
 mod client;
@@ -11,4 +12,5 @@ mod operation;
 mod refusals;
 mod server;
 mod stream;
+mod tls;
 mod worker;

@@ -24,6 +24,8 @@ pub enum Kind {
     Number,
     Factor,
     List,
+    /// Never shown.
+    Secrets,
     OneOf(&'static [&'static str]),
 }
 
@@ -39,7 +41,7 @@ impl Kind {
             Self::Switch => "true or false".to_owned(),
             Self::Number => "whole number".to_owned(),
             Self::Factor => "number".to_owned(),
-            Self::List => "list of texts".to_owned(),
+            Self::List | Self::Secrets => "list of texts".to_owned(),
             Self::OneOf(choices) => choices.join(", "),
         }
     }
@@ -48,11 +50,21 @@ impl Kind {
     pub fn to_toml(self, text: &str) -> String {
         match self {
             Self::Switch | Self::Number | Self::Factor => text.to_owned(),
-            Self::List => {
+            Self::List | Self::Secrets => {
                 let items: Vec<String> = list(text).iter().map(|item| quote(item)).collect();
                 format!("[{}]", items.join(", "))
             }
             _ => quote(text),
+        }
+    }
+}
+
+impl Kind {
+    /// The text as everybody may see it.
+    pub fn shown(self, text: &str) -> String {
+        match self {
+            Self::Secrets => list(text).iter().map(|_| "****").collect::<Vec<_>>().join(","),
+            _ => without_secrets(text),
         }
     }
 }
@@ -204,6 +216,39 @@ words! {
     BackendChoice { Auto = "auto", Native = "native", Docker = "docker" }
 }
 
+/// Secrets of clients: long enough that guessing takes for ever.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub Vec<String>);
+
+impl Value for Secrets {
+    const KIND: Kind = Kind::Secrets;
+    fn parse(text: &str) -> Result<Self, String> {
+        let secrets = list(text);
+        let least = gavel_api::auth::MIN_STATIC;
+        let fits = |secret: &String| secret.len() >= least && secret.bytes().all(|byte| byte.is_ascii_graphic());
+        match secrets.iter().all(fits) {
+            true => Ok(Self(secrets)),
+            false => Err(format!("write tokens of {least} visible characters or more, as from `openssl rand -hex 24`")),
+        }
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
+}
+
+words! {
+    /// When the API asks for tokens.
+    TokensRequired { Auto = "auto", Always = "true", Never = "false" }
+}
+
+words! {
+    /// Who may read the metrics.
+    MetricsAccess { Admin = "admin", Open = "open" }
+}
+
 words! {
     /// What becomes of a container after a command.
     PoolPolicy { Fresh = "fresh", Reuse = "reuse" }
@@ -223,6 +268,18 @@ mod tests {
         assert_eq!(without_secrets("postgres://u:p@db:5432/gavel"), "postgres://****@db:5432/gavel");
         assert_eq!(without_secrets("nats://a:b@c,nats://d"), "nats://****@c,nats://d");
         assert_eq!(without_secrets("sqlite:gavel.db"), "sqlite:gavel.db");
+    }
+
+    #[test]
+    fn secrets_are_long_and_never_shown() {
+        let secrets = Secrets::parse("0123456789abcdef, fedcba9876543210").unwrap();
+        assert_eq!(secrets.0.len(), 2);
+        assert_eq!(Kind::Secrets.shown("0123456789abcdef, fedcba9876543210"), "****,****");
+        assert_eq!(format!("{secrets:?}"), "2 secrets");
+        for wrong in ["0123456789abcde", "0123456789abcdef,short", "0123456789 abcdef", "0123456789abcdé\u{fc}ü"] {
+            assert!(Secrets::parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(Kind::Secrets.shown(""), "");
     }
 
     #[test]
