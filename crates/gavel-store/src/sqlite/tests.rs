@@ -685,6 +685,21 @@ mod beside {
         assert_eq!(store.tokens().await.expect("tokens").len(), 1);
     }
 
+    /// Else each job of an owner with a quota would cost a look at all that the owner ever submitted.
+    #[test]
+    fn open_jobs_are_counted_by_their_own_index() {
+        let files = Files::new();
+        drop(files.open());
+        let conn = super::super::open::connect_writer(&files.options()).expect("open");
+        let explain = format!("EXPLAIN QUERY PLAN {}", super::super::tokens::OPEN_JOBS);
+        let plan: Vec<String> = {
+            let mut statement = conn.prepare(&explain).expect("prepare");
+            let rows = statement.query_map(("ada", 5), |row| row.get(3)).expect("query");
+            rows.map(|row| row.expect("a row")).collect()
+        };
+        assert!(plan.iter().any(|step| step.contains("INDEX jobs_owner_open (owner=?)")), "{plan:?}");
+    }
+
     #[test]
     fn a_server_of_another_version_is_left_alone() {
         let files = Files::new();

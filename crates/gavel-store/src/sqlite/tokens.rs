@@ -127,6 +127,10 @@ fn read(row: &Row<'_>) -> Result<Token, StoreError> {
     })
 }
 
+/// Not beyond a number, because no more matters.
+pub(super) const OPEN_JOBS: &str =
+    "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE owner = ?1 AND status = 'pending' LIMIT ?2)";
+
 /// What of its quota a job would be too much for. In the transaction that stores the job, so that of many
 /// at once not one too many comes in.
 pub(super) fn exceeded(conn: &Connection, new: &NewJob) -> Result<Option<QuotaKind>, StoreError> {
@@ -142,11 +146,7 @@ pub(super) fn exceeded(conn: &Connection, new: &NewJob) -> Result<Option<QuotaKi
     }
     if let Some(most) = new.quota.concurrent {
         // At most so many are counted as may be there, and few more where a quota was made smaller.
-        let open: i64 = conn
-            .prepare_cached(
-                "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE owner = ?1 AND status = 'pending' LIMIT ?2)",
-            )?
-            .query_row(params![owner, stored(most)], |row| row.get(0))?;
+        let open: i64 = conn.prepare_cached(OPEN_JOBS)?.query_row(params![owner, stored(most)], |row| row.get(0))?;
         if open.unsigned_abs() >= most {
             return Ok(Some(QuotaKind::Concurrent));
         }
