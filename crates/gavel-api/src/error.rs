@@ -1,15 +1,17 @@
 //! What a client is told when something was not done: RFC 9457 problems, and nothing internal in them.
 
 use crate::service::ServiceError;
+use crate::times::Rfc3339;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use gavel_core::{Problem, Rejection};
-use gavel_store::StoreError;
+use gavel_core::{Problem, Rejection, Timestamp};
+use gavel_store::{QuotaKind, StoreError};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// A refused request: what the client is told, and a cause that only the log sees.
@@ -86,6 +88,25 @@ impl ApiError {
 
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "Not found", detail)
+    }
+
+    pub fn unauthenticated(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Not authenticated", detail)
+    }
+
+    pub fn no_token() -> Self {
+        Self::unauthenticated("this server wants a token: send the header `Authorization: Bearer gvl_...`")
+    }
+
+    pub fn forbidden(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
+    }
+
+    /// The client is too fast or has had its share; after `left` it may go on.
+    pub fn too_many(kind: &'static str, detail: impl Into<Cow<'static, str>>, left: Duration) -> Self {
+        let seconds = u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1);
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, kind, "Too many requests", detail);
+        Self { retry_after: Some(seconds), ..error }
     }
 
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -170,6 +191,19 @@ impl From<ServiceError> for ApiError {
                 Self::conflict("this Idempotency-Key belongs to a job that was erased: use a new key")
             }
             ServiceError::QueueFull => Self::busy("queue_full", "the queue is full: try again later", 1),
+            ServiceError::OverQuota { kind: QuotaKind::JobsPerDay, limit, now } => {
+                let end = next_day(now);
+                let detail =
+                    format!("the quota jobs_per_day of {limit} jobs is used up; it begins anew at {}", Rfc3339(end));
+                Self::too_many("quota_exceeded", detail, end.since(now))
+            }
+            ServiceError::OverQuota { kind: QuotaKind::Concurrent, limit, .. } => {
+                let detail = format!(
+                    "the quota concurrent of {limit} pending and running jobs is used up until one of them has ended"
+                );
+                Self::too_many("quota_exceeded", detail, Duration::from_secs(1))
+            }
+            ServiceError::TokenEnded => Self::unauthenticated("this token has expired or was revoked"),
             ServiceError::TooManyWaiters => Self::busy(
                 "too_many_waiters",
                 "too many requests are waiting for their jobs: try again later, or without wait=true",
@@ -188,4 +222,10 @@ impl From<ServiceError> for ApiError {
             }
         }
     }
+}
+
+/// Midnight UTC, when jobs per day are counted anew.
+fn next_day(now: Timestamp) -> Timestamp {
+    const DAY: i64 = 86_400_000_000;
+    Timestamp(now.0.div_euclid(DAY).saturating_add(1).saturating_mul(DAY))
 }

@@ -5,7 +5,9 @@
 //! This crate does not know sandboxes: it meets the workers only in the store and at the bell.
 
 pub mod archive;
+pub mod auth;
 pub mod callbacks;
+mod cors;
 mod docs;
 mod edge;
 pub mod error;
@@ -24,12 +26,17 @@ pub mod service;
 mod stall;
 pub mod stats;
 mod times;
+pub mod tls;
 pub mod v1;
 pub mod watch;
 
+pub use auth::{Auth, AuthOptions};
+pub use cors::Origins;
 pub use health::{Health, HealthOptions};
 pub use languages::{LanguageBook, LanguageState};
-pub use owner::Owner;
+pub use owner::{Caller, Owner};
 pub use router::{HttpOptions, router};
 pub use serve::{ServeOptions, serve};
 pub use service::{Parts, Service, ServiceError, ServiceOptions};
+pub use times::Rfc3339;
+pub use tls::Tls;

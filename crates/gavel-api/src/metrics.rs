@@ -45,6 +45,7 @@ fn describe() {
     describe_counter!("gavel_jobs_total", "Jobs that ended, by language, status and verdict.");
     describe_counter!("gavel_http_requests_total", "HTTP requests that were answered.");
     describe_histogram!("gavel_http_request_seconds", Unit::Seconds, "Time to the head of the answer.");
+    describe_counter!("gavel_auth_refusals_total", "Requests that were refused for their token, by reason.");
     describe_gauge!("gavel_queue_depth", "Jobs that are pending.");
     describe_gauge!("gavel_jobs_running", "Jobs that are running.");
     describe_gauge!("gavel_queue_oldest_seconds", Unit::Seconds, "Age of the oldest pending job.");

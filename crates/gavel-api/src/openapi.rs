@@ -1,13 +1,19 @@
 //! The document of the API, generated from the handlers and bodies themselves.
 
+use crate::auth::access::{self, Dialect, Need};
 use crate::error::ApiError;
 use crate::{docs, health, judge0, metrics, v1};
 use axum::body::Body;
-use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, Method};
 use axum::response::Response;
 use std::sync::{Arc, OnceLock};
-use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -33,9 +39,63 @@ use utoipa::OpenApi;
         judge0::info::version, judge0::info::isolate, judge0::info::license, judge0::info::statistics,
         judge0::info::workers, judge0::info::authenticate, judge0::info::authorize, judge0::info::home,
     ),
-    components(schemas(v1::answer::RequestAnswer))
+    components(schemas(v1::answer::RequestAnswer)),
+    modifiers(&Access)
 )]
 struct Document;
+
+/// What holds for all operations that need a token: how it is sent, and how one is refused.
+struct Access;
+
+impl Modify for Access {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let header = |name: &str, about: &str| {
+            SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(name, about)))
+        };
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A token, `gvl_...`")).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        components.add_security_scheme("x-auth-token", header("X-Auth-Token", "The same token, as Judge0 has it"));
+        for (path, item) in &mut document.paths.paths {
+            let operations = [
+                (Method::GET, &mut item.get),
+                (Method::POST, &mut item.post),
+                (Method::DELETE, &mut item.delete),
+                (Method::PUT, &mut item.put),
+                (Method::PATCH, &mut item.patch),
+            ];
+            for (method, operation) in operations {
+                let need = access::of(&method, path, true);
+                if let (Some(operation), true) = (operation, need.need != Need::Nothing) {
+                    guard(operation, need.dialect);
+                }
+            }
+        }
+    }
+}
+
+fn guard(operation: &mut Operation, dialect: Dialect) {
+    // A server without tokens asks for none.
+    let none = SecurityRequirement::default();
+    let scheme = |name: &str| SecurityRequirement::new(name, [] as [&str; 0]);
+    operation.security = Some(vec![none, scheme("bearer"), scheme("x-auth-token")]);
+    let answers = match dialect {
+        Dialect::Native => &[
+            ("401", "No token that works"),
+            ("403", "The token lacks a scope"),
+            ("429", "The token's rate or its owner's quota is used up; `Retry-After` says for how long"),
+        ][..],
+        Dialect::Judge0 => &[("401", "No token that works"), ("403", "The token lacks a scope")],
+    };
+    for (status, about) in answers {
+        let mut response = ResponseBuilder::new().description(*about);
+        if dialect == Dialect::Native {
+            let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+            response = response.content("application/problem+json", problem);
+        }
+        operation.responses.responses.entry((*status).to_owned()).or_insert_with(|| response.build().into());
+    }
+}
 
 /// OpenAPI 3.1, as `GET /openapi.json` answers it and `docs/api/openapi.json` keeps it.
 pub fn json() -> Result<String, serde_json::Error> {

@@ -1,18 +1,17 @@
 //! The one list of routes, and what every request passes on its way in and out.
 
+use crate::auth::{self, Auth};
+use crate::cors::Origins;
 use crate::health::Health;
 use crate::service::Service;
 use crate::{docs, edge, health, input, judge0, metrics, openapi, v1};
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use gavel_core::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tower_http::cors::{AllowOrigin, CorsLayer};
-use tracing::warn;
 
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
@@ -32,11 +31,13 @@ pub struct HttpOptions {
     /// Time between two comments on a silent event stream.
     pub keep_alive: Duration,
     /// Origins whose web pages may use the API; none by default.
-    pub cors_origins: Vec<String>,
+    pub origins: Origins,
     /// Names besides those of loopback addresses that the header `Host` of a request may have.
     pub allowed_hosts: Vec<String>,
     /// The API of Judge0.
     pub judge0: judge0::Options,
+    /// Who may use it; everybody by default.
+    pub auth: Auth,
 }
 
 impl Default for HttpOptions {
@@ -50,9 +51,10 @@ impl Default for HttpOptions {
             stream_window: 64,
             stream_idle: Duration::from_secs(300),
             keep_alive: Duration::from_secs(15),
-            cors_origins: Vec::new(),
+            origins: Origins::default(),
             allowed_hosts: Vec::new(),
             judge0: judge0::Options::default(),
+            auth: Auth::default(),
         }
     }
 }
@@ -93,7 +95,8 @@ impl App {
 
 /// Builds everything that answers HTTP.
 pub fn router(service: Arc<Service>, health: Health, options: HttpOptions) -> Router {
-    let cors = cors(&options.cors_origins);
+    let cors = options.origins.layer();
+    let auth = options.auth.clone();
     let hosts: Arc<[String]> = options.allowed_hosts.clone().into();
     // A body may never need more than the whole budget, or it would wait for ever.
     let largest = options.max_body.max(options.max_batch_body);
@@ -112,36 +115,12 @@ pub fn router(service: Arc<Service>, health: Health, options: HttpOptions) -> Ro
         .route("/docs/{file}", get(docs::asset))
         .fallback(edge::unknown_route)
         .method_not_allowed_fallback(edge::wrong_method);
+    // Inside the one for other origins: a browser asks before it sends a token, and may read a refusal.
+    let router = router.layer(from_fn_with_state(auth, auth::check));
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
     };
     // The outermost: it also counts and refuses what the layer above answers.
     router.layer(from_fn_with_state(hosts, edge::pass)).with_state(app)
-}
-
-/// No origins: no layer, and browsers keep other sites' pages out.
-fn cors(origins: &[String]) -> Option<CorsLayer> {
-    let read = |origin: &String| {
-        origin.parse().inspect_err(|_| warn!(origin = ?origin, "is no origin; its pages are kept out")).ok()
-    };
-    let origins: Vec<HeaderValue> = origins.iter().filter_map(read).collect();
-    if origins.is_empty() {
-        return None;
-    }
-    let request_id = HeaderName::from_static("x-request-id");
-    Some(
-        CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
-            .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers([
-                header::CONTENT_TYPE,
-                header::AUTHORIZATION,
-                HeaderName::from_static("idempotency-key"),
-                HeaderName::from_static("last-event-id"),
-                request_id.clone(),
-            ])
-            .expose_headers([request_id, header::RETRY_AFTER, header::LOCATION])
-            .max_age(Duration::from_secs(600)),
-    )
 }

@@ -1,10 +1,15 @@
 //! Sockets and their bounds: how many connections, how long for a request's head, how long to drain.
 
+use crate::auth::Peer;
 use crate::metrics;
 use crate::service::{Service, raised};
 use crate::stall::StallGuard;
+use crate::tls::Tls;
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service as HyperService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
@@ -12,6 +17,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -28,6 +34,10 @@ pub struct ServeOptions {
     pub stall_timeout: Duration,
     /// Time for requests in flight to end after the shutdown began.
     pub grace: Duration,
+    /// With it, connections are TLS and nothing else.
+    pub tls: Option<Tls>,
+    /// Time for a TLS handshake.
+    pub handshake_timeout: Duration,
 }
 
 impl Default for ServeOptions {
@@ -37,6 +47,8 @@ impl Default for ServeOptions {
             header_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -55,9 +67,12 @@ pub async fn serve(
     let mut connections = JoinSet::new();
     let mut background = JoinSet::new();
     background.spawn(metrics::upkeep());
+    if let Some(tls) = &options.tls {
+        background.spawn(tls.clone().follow());
+    }
     let mut shutdown = pin!(shutdown);
     loop {
-        let (socket, place) = tokio::select! {
+        let (socket, peer, place) = tokio::select! {
             () = &mut shutdown => break,
             accepted = accept(&listener, &places) => accepted,
             // Reaps what has ended, so that the set does not grow.
@@ -66,7 +81,8 @@ pub async fn serve(
                 continue;
             }
         };
-        connections.spawn(connection(socket, place, router.clone(), options.clone(), closing.subscribe()));
+        let service = FromPeer { peer, router: TowerToHyperService::new(router.clone()) };
+        connections.spawn(connection(socket, place, service, options.clone(), closing.subscribe()));
     }
     drop(listener);
     service.drain();
@@ -87,12 +103,12 @@ pub async fn serve(
 }
 
 /// The next connection and its place. Errors of one connection are not errors of the server.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Peer, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed, so there is always a place sooner or later.
     let place = places.clone().acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => return (socket, place),
+            Ok((socket, address)) => return (socket, Peer(address.ip()), place),
             Err(error) if of_one_connection(&error) => debug!(%error, "a connection was gone before it was accepted"),
             Err(error) => {
                 // Out of file descriptors, most likely: some will be closed soon.
@@ -108,20 +124,57 @@ fn of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// The routes, which learn whom each request is from.
+#[derive(Clone)]
+struct FromPeer {
+    peer: Peer,
+    router: TowerToHyperService<Router>,
+}
+
+impl HyperService<Request<Incoming>> for FromPeer {
+    type Response = <TowerToHyperService<Router> as HyperService<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as HyperService<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as HyperService<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.router.call(request)
+    }
+}
+
 async fn connection(
     socket: TcpStream,
     _place: Option<OwnedSemaphorePermit>,
-    router: Router,
+    service: FromPeer,
     options: ServeOptions,
     mut closing: watch::Receiver<bool>,
 ) {
     if let Err(error) = socket.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let io = TokioIo::new(StallGuard::new(socket, options.stall_timeout));
+    let socket = StallGuard::new(socket, options.stall_timeout);
+    let Some(tls) = &options.tls else { return talk(socket, service, &options, closing).await };
+    // A client that is not done with this has its place for no longer than one that sends no request.
+    let shaken = tokio::select! {
+        shaken = timeout(options.handshake_timeout, tls.acceptor().accept(socket)) => shaken,
+        () = raised(&mut closing) => return,
+    };
+    match shaken {
+        Ok(Ok(socket)) => talk(socket, service, &options, closing).await,
+        Ok(Err(error)) => debug!(%error, "a TLS handshake failed"),
+        Err(_) => debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn talk(
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: FromPeer,
+    options: &ServeOptions,
+    mut closing: watch::Receiver<bool>,
+) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(64 * 1024);
-    let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(router)).with_upgrades());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = raised(&mut closing) => {

@@ -14,7 +14,7 @@ use gavel_core::validate::validate;
 use gavel_core::{Board, Draft, Job, JobId, Problem, Rejection, Rules, Status, Timestamp};
 use gavel_store::{
     Cancelled, Census, Deleted, DeliveryRecord, Depth, Event, Filter, Idempotency, Input, InputRefused, Inserted,
-    JobRecord, JobSummary, Listener, NewJob, Page, Queue, Store, StoreError,
+    JobRecord, JobSummary, Listener, NewJob, Page, Queue, Quota, QuotaKind, Store, StoreError,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -81,6 +81,10 @@ pub enum ServiceError {
     KeyOutlivedJob,
     #[error("the queue is full")]
     QueueFull,
+    #[error("the owner has used up its quota")]
+    OverQuota { kind: QuotaKind, limit: u64, now: Timestamp },
+    #[error("the token has expired or was revoked")]
+    TokenEnded,
     #[error("the server is shutting down")]
     Draining,
     #[error("too many requests are waiting for their jobs")]
@@ -235,18 +239,21 @@ impl Service {
     /// Waits for room in the queue. One job at a time tries again, in the order in which they were refused:
     /// all at once would fill what room there is with two and send the others back to sleep.
     async fn insert_patiently(&self, new: NewJob) -> Result<Submitted, ServiceError> {
-        let first = self.insert_one(new.clone(), Told::AtTheEnd).await;
-        if !matches!(first, Err(ServiceError::QueueFull)) {
-            return first;
-        }
-        let _turn = self.turnstile.lock().await;
+        let mut turn = None;
         let mut pause = Duration::from_millis(5);
         loop {
-            sleep(pause).await;
-            let again = self.insert_one(new.clone(), Told::AtTheEnd).await;
-            if !matches!(again, Err(ServiceError::QueueFull)) || self.is_draining() {
-                return again;
+            let answer = self.insert_one(new.clone(), Told::AtTheEnd).await;
+            match answer {
+                Err(ServiceError::QueueFull) if turn.is_none() => turn = Some(self.turnstile.lock().await),
+                Err(ServiceError::QueueFull) => {}
+                // The room of one owner: nobody else may wait behind it.
+                Err(ServiceError::OverQuota { kind: QuotaKind::Concurrent, limit: 1.., .. }) => turn = None,
+                other => return other,
             }
+            if self.is_draining() {
+                return answer;
+            }
+            sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
@@ -392,13 +399,13 @@ impl Service {
 
     /// Newest first.
     pub async fn list(&self, owner: &Owner, mut filter: Filter, limit: usize) -> Result<Vec<JobSummary>, ServiceError> {
-        filter.owner = owner.0.clone();
+        filter.owner = owner.filter();
         Ok(self.store.list(filter, limit).await?)
     }
 
     /// The same by number of the page instead of a cursor.
     pub async fn page(&self, owner: &Owner, offset: u64, limit: usize) -> Result<Page, ServiceError> {
-        Ok(self.store.page(owner.0.clone(), offset, limit).await?)
+        Ok(self.store.page(owner.filter(), offset, limit).await?)
     }
 
     /// Would the queue take so many jobs at this moment?
@@ -408,7 +415,7 @@ impl Service {
 
     /// Counts the owner's jobs, unless that was done less than `keep` ago. One at a time: it reads everything.
     pub async fn census(&self, owner: &Owner, keep: Duration) -> Result<Arc<Counted>, ServiceError> {
-        let whose = owner.0.clone();
+        let whose = owner.filter();
         let mut known = self.census.lock().await;
         if let Some((at, counted)) = known.get(&whose)
             && at.elapsed() < keep
@@ -474,12 +481,17 @@ impl Service {
     }
 
     fn admit(&self, owner: &Owner, draft: Draft, key: Option<Idempotency>) -> Result<NewJob, ServiceError> {
+        let created_at = now();
+        if !owner.is_valid(created_at) {
+            return Err(ServiceError::TokenEnded);
+        }
         let shelf = self.languages.read();
         if let Some(reason) = shelf.unavailable(&draft.language) {
             return Err(ServiceError::invalid("language", format!("is not available on this server: {reason}")));
         }
         let job: Job = validate(draft, &shelf.catalogue, &self.options.rules).map_err(ServiceError::Rejected)?;
-        Ok(NewJob { id: Uuid::now_v7(), job, owner: owner.0.clone(), idempotency: key, created_at: now() })
+        let (id, quota) = (Uuid::now_v7(), owner.quota);
+        Ok(NewJob { id, job, owner: owner.name.clone(), idempotency: key, quota, created_at })
     }
 
     fn admit_batch(
@@ -514,9 +526,9 @@ impl Service {
 
     async fn insert_one(&self, new: NewJob, told: Told) -> Result<Submitted, ServiceError> {
         self.takes_jobs()?;
-        let receipt = Receipt::of(&new);
+        let (receipt, quota) = (Receipt::of(&new), new.quota);
         let mut answers = self.insert(vec![new], told).await?;
-        let answer = submitted(answers.pop().ok_or_else(short_answer)?, receipt)?;
+        let answer = submitted(answers.pop().ok_or_else(short_answer)?, receipt, quota)?;
         if let Submitted::New(receipt) = &answer {
             self.queue.announce(1);
             count_submitted(&receipt.language);
@@ -531,11 +543,11 @@ impl Service {
     ) -> Result<Vec<Result<Submitted, ServiceError>>, ServiceError> {
         self.takes_jobs()?;
         let mut jobs = Vec::with_capacity(admitted.len());
-        let receipts: Vec<_> = admitted
+        let mut receipts: Vec<_> = admitted
             .into_iter()
             .map(|new| {
                 new.map(|new| {
-                    let receipt = Receipt::of(&new);
+                    let receipt = (Receipt::of(&new), new.quota);
                     jobs.push(new);
                     receipt
                 })
@@ -546,12 +558,20 @@ impl Service {
         if full {
             return Err(ServiceError::QueueFull);
         }
+        // As a full queue: where nothing was stored, it is the whole request that is refused.
+        if let Some(over @ Inserted::OverQuota(_)) = answers.first().copied()
+            && answers.iter().all(|answer| *answer == over)
+            && let Some(first) = receipts.iter().position(Result::is_ok)
+        {
+            let (receipt, quota) = receipts.swap_remove(first)?;
+            return submitted(over, receipt, quota).map(|_| Vec::new());
+        }
         let mut answers = answers.into_iter();
         let mut results = Vec::with_capacity(receipts.len());
         for receipt in receipts {
             results.push(match receipt {
                 Err(refused) => Err(refused),
-                Ok(receipt) => submitted(answers.next().ok_or_else(short_answer)?, receipt),
+                Ok((receipt, quota)) => submitted(answers.next().ok_or_else(short_answer)?, receipt, quota),
             });
         }
         let mut stored = 0;
@@ -651,7 +671,7 @@ impl Service {
 
     /// Refuses an owner who does not see the job. Costs a read only where there are owners.
     async fn owned(&self, owner: &Owner, id: JobId) -> Result<(), ServiceError> {
-        if owner.0.is_some() {
+        if !owner.sees_all {
             self.find(owner, id).await?;
         }
         Ok(())
@@ -675,12 +695,19 @@ impl Receipt {
     }
 }
 
-fn submitted(answer: Inserted, receipt: Receipt) -> Result<Submitted, ServiceError> {
+fn submitted(answer: Inserted, receipt: Receipt, quota: Quota) -> Result<Submitted, ServiceError> {
     match answer {
         Inserted::New => Ok(Submitted::New(receipt)),
         Inserted::Existing(id) => Ok(Submitted::Known(id)),
         Inserted::Conflict => Err(ServiceError::KeyConflict),
         Inserted::QueueFull => Err(ServiceError::QueueFull),
+        Inserted::OverQuota(kind) => {
+            let limit = match kind {
+                QuotaKind::JobsPerDay => quota.jobs_per_day,
+                QuotaKind::Concurrent => quota.concurrent,
+            };
+            Err(ServiceError::OverQuota { kind, limit: limit.unwrap_or(0), now: receipt.created_at })
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use gavel_sandbox::fake::{Fake, printed};
 use gavel_sandbox::{Cancel, Command, Fault};
 use gavel_store::faulty::{Call, Faulty};
 use gavel_store::{
-    Cancelled, Claimant, Event, Inserted, JobRecord, LocalQueue, NewJob, Queue, SqliteOptions, SqliteStore, Store,
-    StoreError, contract,
+    Cancelled, Claimant, Event, Inserted, JobRecord, LocalQueue, NewJob, Queue, Quota, SqliteOptions, SqliteStore,
+    Store, StoreError, contract,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ impl World {
         let mut job = contract::plain_job();
         (job.language, job.stdin, job.priority) = ("python3".into(), stdin.into(), priority);
         let id = JobId::now_v7();
-        let new = NewJob { id, job, owner: None, idempotency: None, created_at: now() };
+        let new = NewJob { id, job, owner: None, idempotency: None, quota: Default::default(), created_at: now() };
         assert_eq!(self.store.insert(vec![new]).await.unwrap(), [Inserted::New]);
         self.queue.announce(1);
         id
@@ -146,7 +146,14 @@ async fn who_listens_is_told_what_the_book_says() {
         job.stdin = stdin.into();
         let id = JobId::now_v7();
         let mut listener = world.queue.listen(id);
-        let new = NewJob { id, job, owner: Some("somebody".into()), idempotency: None, created_at: now() };
+        let new = NewJob {
+            id,
+            job,
+            owner: Some("somebody".into()),
+            idempotency: None,
+            quota: Default::default(),
+            created_at: now(),
+        };
         assert_eq!(world.store.insert(vec![new]).await.unwrap(), [Inserted::New]);
         world.queue.announce(1);
         let end = loop {
@@ -178,7 +185,7 @@ async fn a_job_is_compared_by_the_rule_that_it_names() {
         let mut job = contract::plain_job();
         (job.stdin, job.expected_output, job.comparison) = (printed.into(), Some(expected.into()), rule);
         let id = JobId::now_v7();
-        let new = NewJob { id, job, owner: None, idempotency: None, created_at: now() };
+        let new = NewJob { id, job, owner: None, idempotency: None, quota: Quota::default(), created_at: now() };
         assert_eq!(world.store.insert(vec![new]).await.unwrap(), [Inserted::New]);
         world.queue.announce(1);
         let outcome = world.ended(id).await.outcome.expect("it has an outcome");

@@ -36,7 +36,7 @@ fn new_job() -> NewJob {
         origin: None,
         metadata: BTreeMap::new(),
     };
-    NewJob { id: JobId::now_v7(), job, owner: None, idempotency: None, created_at: now() }
+    NewJob { id: JobId::now_v7(), job, owner: None, idempotency: None, quota: Default::default(), created_at: now() }
 }
 
 fn outcome() -> Settlement {

@@ -3,7 +3,7 @@
 use crate::{
     Cancelled, Census, Claim, ClaimKey, Claimant, Courier, Deleted, Deliveries, DeliveryEnd, DeliveryKey,
     DeliveryRecord, Depth, Ended, Event, Filter, Input, InputRefused, Inputs, Inserted, JobRecord, JobSummary, Lease,
-    Listener, NewJob, Page, Queue, Settlement, Store, StoreError, Swept,
+    Listener, NewJob, Page, Queue, Settlement, Store, StoreError, Swept, Token, TokenCreated,
 };
 use async_trait::async_trait;
 use gavel_core::{JobId, Timestamp};
@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A method of [`Store`] that can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,10 +37,15 @@ pub enum Call {
     Depth,
     Recent,
     Check,
+    CreateToken,
+    RevokeToken,
+    Tokens,
+    TokenChanges,
+    TouchTokens,
 }
 
 impl Call {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::Insert,
         Self::Sync,
         Self::Claim,
@@ -61,6 +67,11 @@ impl Call {
         Self::Depth,
         Self::Recent,
         Self::Check,
+        Self::CreateToken,
+        Self::RevokeToken,
+        Self::Tokens,
+        Self::TokenChanges,
+        Self::TouchTokens,
     ];
 }
 
@@ -287,6 +298,26 @@ impl<S: Store> Store for Faulty<S> {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.pass(Call::Check, self.inner.check()).await
+    }
+
+    async fn create_token(&self, token: Token) -> Result<TokenCreated, StoreError> {
+        self.pass(Call::CreateToken, self.inner.create_token(token)).await
+    }
+
+    async fn revoke_token(&self, which: String, now: Timestamp) -> Result<Option<Token>, StoreError> {
+        self.pass(Call::RevokeToken, self.inner.revoke_token(which, now)).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.pass(Call::Tokens, self.inner.tokens()).await
+    }
+
+    async fn token_changes(&self) -> Result<u64, StoreError> {
+        self.pass(Call::TokenChanges, self.inner.token_changes()).await
+    }
+
+    async fn touch_tokens(&self, uses: Vec<(Uuid, Timestamp)>) -> Result<(), StoreError> {
+        self.pass(Call::TouchTokens, self.inner.touch_tokens(uses)).await
     }
 
     async fn close(&self) {

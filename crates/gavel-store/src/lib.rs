@@ -13,9 +13,11 @@ pub mod faulty;
 mod inputs;
 pub mod local;
 pub mod sqlite;
+pub mod token;
 
 pub use local::LocalQueue;
 pub use sqlite::{SqliteOptions, SqliteStore};
+pub use token::{Quota, QuotaKind, Rate, Scope, Scopes, Token, TokenCreated, TokenHash};
 
 use async_trait::async_trait;
 use gavel_core::job::Tty;
@@ -25,6 +27,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// A job on its way into the book.
 #[derive(Debug, Clone)]
@@ -34,6 +37,8 @@ pub struct NewJob {
     /// Whose it is; `None` on a server without tokens.
     pub owner: Option<String>,
     pub idempotency: Option<Idempotency>,
+    /// How much its owner may have; looked at in the transaction that stores the job.
+    pub quota: Quota,
     pub created_at: Timestamp,
 }
 
@@ -56,6 +61,8 @@ pub enum Inserted {
     Conflict,
     /// The queue is at `max_depth`; nothing was stored.
     QueueFull,
+    /// The owner has used up its quota; nothing was stored.
+    OverQuota(QuotaKind),
 }
 
 /// Names one attempt at one job. A result that comes with an old attempt is dropped.
@@ -371,8 +378,8 @@ pub enum StoreError {
 /// The book. Sizes of memory are kept in whole KiB, rounded up; times of day and limits in microseconds.
 /// Dropping the future of a call leaves open whether it was carried out, but claims that nobody received
 /// go back. Every method that writes returns only when what it wrote survives a power cut, except
-/// `insert_unsynced`, `claim`, `claim_next`, `extend` and `claim_deliveries`: a forgotten claim costs one
-/// attempt at most, never a job. What `find` and `list` say of an ended job survives a power cut, too. What
+/// `insert_unsynced`, `claim`, `claim_next`, `extend`, `claim_deliveries` and `touch_tokens`: a forgotten claim costs
+/// one attempt at most, never a job. What `find` and `list` say of an ended job survives a power cut, too. What
 /// fails as `Unavailable` may have been carried out.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -461,6 +468,21 @@ pub trait Store: Send + Sync + 'static {
 
     /// The latest ended jobs, newest first.
     async fn recent(&self, limit: usize) -> Result<Vec<Ended>, StoreError>;
+
+    /// Stores a token, unless another one that is neither revoked nor expired has its name.
+    async fn create_token(&self, token: Token) -> Result<TokenCreated, StoreError>;
+
+    /// Revokes the token of this name or id; `None` where there is none that is not revoked.
+    async fn revoke_token(&self, which: String, now: Timestamp) -> Result<Option<Token>, StoreError>;
+
+    /// All tokens, oldest first, those that were revoked too.
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError>;
+
+    /// A number that is another one when a token was created or revoked, by whichever process.
+    async fn token_changes(&self) -> Result<u64, StoreError>;
+
+    /// Takes note of when tokens were last used.
+    async fn touch_tokens(&self, uses: Vec<(Uuid, Timestamp)>) -> Result<(), StoreError>;
 
     /// A cheap write that shows the store works, for the readiness check.
     async fn check(&self) -> Result<(), StoreError>;

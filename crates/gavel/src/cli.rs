@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::builder::ValueHint;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 /// An online judge and code-execution server.
@@ -49,6 +50,9 @@ pub enum Command {
     Config(ShowConfig),
     /// Measure a server, and the machine's own limit beside it
     Bench(Bench),
+    /// Make, list and revoke the tokens that clients show
+    #[command(subcommand)]
+    Token(Token),
     /// Bring the database up to date and exit; `serve` does it as well
     Migrate,
 }
@@ -101,6 +105,50 @@ pub enum Languages {
     Build(Build),
     /// Unpack the Docker image of a language, for the native backend to run its jobs on
     Export(Export),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token and print it, this once; a running server knows it within seconds
+    Create(CreateToken),
+    /// List the tokens that work
+    List {
+        /// Those that have expired or were revoked, too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Revoke a token; a running server refuses it within seconds
+    Revoke {
+        /// Its name or its id
+        token: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CreateToken {
+    /// Name: letters, digits, '-', '_' and '.'
+    pub name: String,
+    /// What it may be used for: submit, read, admin [default: submit,read]
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    pub scopes: Vec<String>,
+    /// Whose jobs it submits and sees; several tokens may share an owner [default: its name]
+    #[arg(long)]
+    pub owner: Option<String>,
+    /// Time after which it works no more, as in 30d
+    #[arg(long, value_name = "DURATION")]
+    pub expires: Option<String>,
+    /// Requests per second
+    #[arg(long, value_name = "NUMBER")]
+    pub rate: Option<NonZeroU32>,
+    /// Requests that may come at once after a pause [default: twice the rate]
+    #[arg(long, value_name = "NUMBER", requires = "rate")]
+    pub burst: Option<NonZeroU32>,
+    /// Jobs of the owner from midnight to midnight UTC
+    #[arg(long, value_name = "NUMBER")]
+    pub jobs_per_day: Option<u64>,
+    /// Jobs of the owner that are pending or running at once
+    #[arg(long, value_name = "NUMBER")]
+    pub concurrent: Option<u64>,
 }
 
 #[derive(Debug, Args)]

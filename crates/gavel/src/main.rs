@@ -48,6 +48,7 @@ fn dispatch(cli: Cli, sources: &Sources) -> Result<ExitCode> {
         Command::Doctor => commands::doctor::run(&config, json),
         Command::Config(_) => show(&settings, json),
         Command::Bench(command) => commands::bench::run(&command, &config, &settings, json),
+        Command::Token(command) => commands::token::run(&command, &config, json),
         Command::Migrate => commands::migrate::run(&config, json),
     }
 }

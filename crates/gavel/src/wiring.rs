@@ -2,12 +2,15 @@
 
 use crate::catalogue::{self, Bounds};
 use crate::config::Config;
-use crate::config::value::{BackendChoice, Judge0Version, PoolPolicy};
+use crate::config::value::{BackendChoice, Judge0Version, MetricsAccess, PoolPolicy, Secrets, TokensRequired};
 use crate::data_dir;
 use crate::exit::{ExitCode, coded};
 use anyhow::{Context, Result};
+use gavel_api::auth::Required;
 use gavel_api::callbacks::CallbackOptions;
-use gavel_api::{HealthOptions, HttpOptions, LanguageState, ServeOptions, ServiceOptions, judge0};
+use gavel_api::{
+    Auth, AuthOptions, HealthOptions, HttpOptions, LanguageState, Origins, ServeOptions, ServiceOptions, Tls, judge0,
+};
 use gavel_core::language::Scratch;
 use gavel_core::{Bytes, Catalogue, Language};
 use gavel_judge::Cache;
@@ -15,8 +18,8 @@ use gavel_sandbox::both::Both;
 use gavel_sandbox::docker::{Docker, DockerOptions, Policy, Recipe};
 use gavel_sandbox::native::{Native, NativeOptions};
 use gavel_sandbox::{Backend, Fault};
-use gavel_store::sqlite::OpenError;
-use gavel_store::{SqliteOptions, SqliteStore};
+use gavel_store::sqlite::{OpenError, TokenBook};
+use gavel_store::{Scope, Scopes, SqliteOptions, SqliteStore, Store};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt;
@@ -361,14 +364,71 @@ pub fn callback_options(config: &Config) -> Result<Option<CallbackOptions>> {
     }))
 }
 
-pub fn http_options(config: &Config) -> HttpOptions {
+/// Who may use the API. Refuses what would let everybody in.
+pub async fn auth(config: &Config, store: &Arc<dyn Store>) -> Result<Auth> {
+    let fixed = |secrets: &Secrets, scopes: Scopes| -> Vec<_> {
+        secrets.0.iter().map(|secret| (secret.clone(), scopes)).collect()
+    };
+    let (bind, cors) = (config.server.bind, &config.server.cors_origins);
+    let public = !bind.ip().is_loopback();
+    let options = AuthOptions {
+        required: match config.auth.required {
+            TokensRequired::Auto if public => Required::Always,
+            TokensRequired::Auto => Required::Auto,
+            TokensRequired::Always => Required::Always,
+            TokensRequired::Never => Required::Never,
+        },
+        // An admin's token last: it holds where one stands on both lists.
+        fixed: [
+            fixed(&config.auth.tokens, [Scope::Submit, Scope::Read].into_iter().collect()),
+            fixed(&config.auth.admin_tokens, Scopes::all()),
+        ]
+        .concat(),
+        open_metrics: config.auth.metrics == MetricsAccess::Open,
+    };
+    let auth = Auth::load(store.clone(), options).await.map_err(|error| coded(ExitCode::Machine, error))?;
+    if public && !auth.has_usable() {
+        let message = format!(
+            "server.bind = \"{bind}\": without tokens only loopback addresses may be bound: make one with \
+             `gavel token create NAME`, or use \"127.0.0.1:{}\"",
+            bind.port()
+        );
+        return Err(coded(ExitCode::Config, message));
+    }
+    if origins(cors).is_all() && !auth.in_force() {
+        let message = "server.cors_origins = \"*\": without tokens the page of every web site could run programs here: \
+                       make one with `gavel token create NAME`, or name the origins";
+        return Err(coded(ExitCode::Config, message));
+    }
+    Ok(auth)
+}
+
+/// What is no origin was refused with the configuration.
+fn origins(list: &[String]) -> Origins {
+    Origins::parse(list).unwrap_or_default()
+}
+
+/// The tokens of the database, also beside a running server.
+pub fn token_book(config: &Config) -> Result<TokenBook> {
+    data_dir::create(&config.place.data_dir)?;
+    TokenBook::open(&store_options(config)).map_err(|error| store_error(&error))
+}
+
+/// `None`: plain HTTP.
+pub fn tls(config: &Config) -> Result<Option<Tls>> {
+    let (Some(cert), Some(key)) = (&config.server.tls_cert, &config.server.tls_key) else { return Ok(None) };
+    Tls::load(cert, key).map(Some).map_err(|error| coded(ExitCode::Config, error))
+}
+
+pub fn http_options(config: &Config, auth: Auth) -> HttpOptions {
     let standard = HttpOptions::default();
     HttpOptions {
         max_body: config.server.max_body,
         max_batch_body: standard.max_batch_body.max(config.server.max_body),
-        cors_origins: config.server.cors_origins.clone(),
+        origins: origins(&config.server.cors_origins),
         allowed_hosts: config.server.allowed_hosts.clone(),
         judge0: judge0_options(config),
+        auth,
         ..standard
     }
 }
@@ -419,8 +479,8 @@ pub fn judge0_options(config: &Config) -> judge0::Options {
     }
 }
 
-pub fn serve_options(config: &Config) -> ServeOptions {
-    ServeOptions { max_connections: config.server.max_connections.get(), ..ServeOptions::default() }
+pub fn serve_options(config: &Config, tls: Option<Tls>) -> ServeOptions {
+    ServeOptions { max_connections: config.server.max_connections.get(), tls, ..ServeOptions::default() }
 }
 
 pub fn health_options(config: &Config, backend: &Arc<dyn Backend>) -> HealthOptions {

@@ -1,6 +1,5 @@
 //! What is sent: the request for one ended job, in the form that it asked for.
 
-use super::Judge0Body;
 use super::signature::{Secret, signatures};
 use crate::times::Rfc3339;
 use crate::v1::answer::JobBody;

@@ -6,6 +6,7 @@ use super::error::{Errors, Refusal, answer, json};
 use super::params::{Params, aside};
 use super::submissions::{Missing, Records, id_of, reading, room_for, text_or_header};
 use super::{Flavour, attributes};
+use crate::error::ApiError;
 use crate::owner::Owner;
 use crate::router::App;
 use crate::service::ServiceError;
@@ -80,6 +81,9 @@ pub async fn create(
                 Some(Err(ServiceError::Rejected(rejection))) => shown(&attributes::translate(&rejection)),
                 // The queue filled up in between.
                 Some(Err(ServiceError::QueueFull)) => value!({ "error": "queue is full" }),
+                Some(Err(error @ ServiceError::OverQuota { .. })) => {
+                    value!({ "error": ApiError::from(error).detail })
+                }
                 Some(Err(_)) | None => value!({ "error": "the submission could not be stored" }),
             },
         })

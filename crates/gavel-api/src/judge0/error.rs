@@ -161,6 +161,7 @@ impl From<ServiceError> for Refusal {
     fn from(error: ServiceError) -> Self {
         match error {
             ServiceError::UnknownJob => Self::NOT_FOUND,
+            ServiceError::TokenEnded => Self::Empty(StatusCode::UNAUTHORIZED),
             ServiceError::QueueFull => Self::Busy("queue is full".to_owned(), 1),
             ServiceError::Rejected(rejection) => Self::Invalid(super::attributes::translate(&rejection)),
             other => ApiError::from(other).into(),

@@ -106,8 +106,7 @@ pub fn routes() -> Router<App> {
     both.route("/", home()).route("/extra", home()).route("/extra/", home()).layer(from_fn(error::frame))
 }
 
-/// May this owner list and delete? Where no tokens are configured, everybody is the operator. Tokens
-/// with the right to do so will be told apart here.
+/// May this owner list and delete? Where no tokens are configured, everybody is the operator.
 fn authorized(owner: &Owner) -> Result<(), Refusal> {
-    if owner.0.is_none() { Ok(()) } else { Err(Refusal::Empty(axum::http::StatusCode::FORBIDDEN)) }
+    if owner.sees_all { Ok(()) } else { Err(Refusal::Empty(axum::http::StatusCode::FORBIDDEN)) }
 }

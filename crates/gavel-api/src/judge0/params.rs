@@ -1,11 +1,12 @@
 //! Parameters of a request: query and body merged, as Judge0's framework does it. The query wins.
 
 use super::error::Refusal;
+use crate::cors::Origins;
 use crate::input;
 use crate::router::App;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, ORIGIN};
+use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::request::Parts;
 use gavel_core::Bytes as Size;
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ impl Params {
 
     pub async fn read(app: &App, head: &Parts, body: Body, max: Size) -> Result<Self, Refusal> {
         let query = Self::of_query(head.uri.query())?;
-        refuse_foreign_pages(head, &app.options().cors_origins)?;
+        refuse_foreign_pages(head, &app.options().origins)?;
         let received = input::any_body(app, &head.headers, body, max).await?;
         let mut params = read_body(&head.headers, received.bytes.clone()).await?;
         params.extend(query.0);
@@ -44,13 +45,8 @@ impl Params {
 
 /// A browser lets pages of any origin send forms without asking first; JSON it asks for, and is told by the CORS
 /// rules. So that no page submits programs behind its visitor's back, forms are taken from allowed origins only.
-fn refuse_foreign_pages(head: &Parts, allowed: &[String]) -> Result<(), Refusal> {
-    let Some(origin) = head.headers.get(ORIGIN) else { return Ok(()) };
-    let host = head.headers.get(HOST).map(|host| host.as_bytes());
-    let own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host.as_bytes());
-    let ours = own.is_some() && own == host;
-    let asked_for = matches!(format(&head.headers), Format::Json);
-    if asked_for || ours || allowed.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes()) {
+fn refuse_foreign_pages(head: &Parts, allowed: &Origins) -> Result<(), Refusal> {
+    if matches!(format(&head.headers), Format::Json) || allowed.admit(&head.headers) {
         return Ok(());
     }
     let message = "pages of this origin may send JSON only, or be allowed by the operator (server.cors_origins)";

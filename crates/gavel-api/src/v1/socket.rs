@@ -9,10 +9,10 @@ use super::body::{TtyBody, decode};
 use super::jobs::job_id;
 use super::pieces::{Pieces, name};
 use crate::error::{ApiError, ProblemBody};
-use crate::host;
-use crate::owner::Owner;
+use crate::owner::Caller;
 use crate::query::Params;
 use crate::router::App;
+use crate::times::now;
 use crate::watch::{Seen, Watch};
 use axum::extract::rejection::PathRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -25,7 +25,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
 use gavel_core::job::Tty;
 use gavel_core::validate::{MAX_COLS, MAX_ROWS};
-use gavel_store::{Input, Stream};
+use gavel_store::{Input, Scope, Stream};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -71,7 +71,7 @@ const PATIENCE: u32 = 4;
 )]
 pub async fn attach(
     State(app): State<App>,
-    owner: Owner,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -81,11 +81,11 @@ pub async fn attach(
     let mut params = Params::of(query.as_deref());
     let binary = params.bool("binary")?;
     params.end()?;
-    if !host::may_connect(&headers, &app.options().cors_origins) {
+    if !app.options().origins.admit(&headers) {
         return Err(foreign());
     }
     let Ok(upgrade) = upgrade else { return Ok(no_upgrade()) };
-    let watch = app.service().watch(&owner, id).await?;
+    let watch = app.service().watch(&caller.owner, id).await?;
     let keep_alive = app.options().keep_alive;
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
@@ -98,7 +98,7 @@ pub async fn attach(
             socket,
             watch,
             app,
-            owner,
+            caller,
             binary,
             pieces: Pieces::default(),
             under_way: None,
@@ -128,7 +128,7 @@ struct Session {
     socket: WebSocket,
     watch: Watch,
     app: App,
-    owner: Owner,
+    caller: Caller,
     binary: bool,
     pieces: Pieces,
     /// What the client's last message asked for, until it is done; what was wrong with it, if anything was. No
@@ -300,9 +300,16 @@ impl Session {
 
     fn begin(&self, asked: Asked) -> Result<BoxFuture<'static, Option<String>>, String> {
         let (service, id) = (self.app.service().clone(), self.watch.id());
+        // Whoever may only read was let in to watch. And a socket may outlive its token.
+        if !self.caller.may(Scope::Submit) {
+            return Err("the token lacks the scope submit".to_owned());
+        }
+        if !self.caller.owner.is_valid(now()) {
+            return Err("the token has expired or was revoked".to_owned());
+        }
         let input = match asked {
             Asked::Cancel => {
-                let owner = self.owner.clone();
+                let owner = self.caller.owner.clone();
                 return Ok(async move { service.cancel(&owner, id).await.err().map(|error| error.to_string()) }.boxed());
             }
             Asked::Input(input) => input,

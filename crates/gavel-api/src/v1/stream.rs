@@ -48,7 +48,10 @@ pub async fn create(State(app): State<App>, owner: Owner, request: Request) -> R
     if parts.headers.contains_key("idempotency-key") {
         return Err(ApiError::field("Idempotency-Key", "means nothing on a stream: use single jobs or a batch"));
     }
+    // Those beyond the quota would only ask the store for room again and again.
+    let most = owner.quota.concurrent.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX).max(1));
     let feed = Feed {
+        window: app.options().stream_window.min(most),
         lines: Some(Lines::new(body, app.clone())),
         draining: app.service().draining(),
         owner,
@@ -73,6 +76,8 @@ struct Feed {
     index: u64,
     request_id: RequestId,
     in_work: FuturesUnordered<BoxFuture<'static, Bytes>>,
+    /// Jobs that are in work at once.
+    window: usize,
 }
 
 enum Step {
@@ -96,7 +101,7 @@ impl Feed {
     }
 
     async fn step(&mut self) -> Step {
-        let room = self.in_work.len() < self.app.options().stream_window;
+        let room = self.in_work.len() < self.window;
         let idle = self.in_work.is_empty();
         let reading = self.lines.is_some();
         tokio::select! {

@@ -409,7 +409,8 @@ async fn judge0_is_told_with_a_put() {
         callback: Some(Callback { url: receiver.url(), form: CallbackForm::Judge0 }),
         ..Draft::default()
     };
-    let service::Submitted::New(receipt) = setup.server.service.submit(&Owner(None), draft, None).await.unwrap() else {
+    let service::Submitted::New(receipt) = setup.server.service.submit(&Owner::operator(), draft, None).await.unwrap()
+    else {
         panic!("it is new");
     };
     let delivery = setup.server.delivery(&receipt.id.to_string(), "delivered").await;
@@ -471,7 +472,7 @@ async fn what_may_not_be_called_is_refused_at_the_door() {
 async fn nobody_sees_the_deliveries_of_somebody_else() {
     let receiver = Receiver::start(|_| Behaviour::Answer(200)).await;
     let setup = Setup::with(quick(&receiver)).await;
-    let [ada, bob] = ["ada", "bob"].map(|name| Owner(Some(name.into())));
+    let [ada, bob] = ["ada", "bob"].map(Owner::named);
     let draft = Draft {
         language: "python3".into(),
         source: b"print".to_vec(),

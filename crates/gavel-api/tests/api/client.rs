@@ -110,3 +110,29 @@ impl Open {
         self.connection.abort();
     }
 }
+
+/// Sends a stream of lines as they come, with a token.
+pub async fn streamed(
+    address: SocketAddr,
+    path: &str,
+    token: &str,
+    lines: tokio::sync::mpsc::Receiver<String>,
+) -> Open {
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
+    let connection = tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    let frames = futures_util::stream::unfold(lines, |mut lines| async move {
+        let line = lines.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from(line))), lines))
+    });
+    let request = Request::post(path)
+        .header("host", "localhost")
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/x-ndjson")
+        .body(http_body_util::StreamBody::new(Box::pin(frames)))
+        .unwrap();
+    let response = timeout(PATIENCE, sender.send_request(request)).await.expect("no answer").unwrap();
+    Open { response, buffer: Vec::new(), connection }
+}

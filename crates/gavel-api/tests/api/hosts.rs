@@ -2,8 +2,8 @@
 
 use crate::client::PATIENCE;
 use crate::server::{Options, Server, job};
-use gavel_api::HttpOptions;
 use gavel_api::metrics::ROUTES;
+use gavel_api::{HttpOptions, Origins};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -22,8 +22,11 @@ async fn ask(server: &Server, head: &[&str]) -> (u16, String) {
 
 async fn with_names(names: &[&str]) -> Server {
     let allowed_hosts = names.iter().map(|name| (*name).to_owned()).collect();
-    let http =
-        HttpOptions { allowed_hosts, cors_origins: vec!["https://ide.example".to_owned()], ..Default::default() };
+    let http = HttpOptions {
+        allowed_hosts,
+        origins: Origins::parse(&["https://ide.example".to_owned()]).unwrap(),
+        ..Default::default()
+    };
     Server::with(Options { http, ..Default::default() }).await
 }
 

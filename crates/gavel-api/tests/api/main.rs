@@ -1,5 +1,6 @@
 //! The API over a real socket, with the real store and bell, and a worker that plays a script.
 
+mod auth;
 mod batch;
 mod bounds;
 mod callbacks;
@@ -14,4 +15,5 @@ mod refusals;
 mod server;
 mod socket;
 mod stream;
+mod tls;
 mod worker;

@@ -2,7 +2,7 @@
 
 use crate::client::{Answer, Call};
 use crate::server::{Options, Server, problem_fields};
-use gavel_api::{HttpOptions, ServiceOptions};
+use gavel_api::{HttpOptions, Origins, ServiceOptions};
 use gavel_core::{Bytes, Rules};
 
 #[track_caller]
@@ -209,7 +209,7 @@ async fn other_origins_are_kept_out_unless_they_are_named() {
     let origin = "https://ide.example";
     let answer = server.get("/api/v1/languages").header("origin", origin).send().await;
     assert_eq!(answer.header("access-control-allow-origin"), "");
-    let http = HttpOptions { cors_origins: vec![origin.to_owned()], ..Default::default() };
+    let http = HttpOptions { origins: Origins::parse(&[origin.to_owned()]).unwrap(), ..Default::default() };
     let server = Server::with(Options { http, ..Default::default() }).await;
     let asked = server
         .call("OPTIONS", "/api/v1/jobs")

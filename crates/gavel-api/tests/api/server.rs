@@ -3,8 +3,8 @@
 use crate::client::{Answer, Call};
 use crate::worker;
 use gavel_api::{
-    Health, HealthOptions, HttpOptions, LanguageBook, LanguageState, Parts, ServeOptions, Service, ServiceOptions,
-    router, serve,
+    Auth, AuthOptions, Health, HealthOptions, HttpOptions, LanguageBook, LanguageState, Parts, ServeOptions, Service,
+    ServiceOptions, router, serve,
 };
 use gavel_core::board::{WorkerEntry, WorkerState};
 use gavel_core::language::{Compile, Sample};
@@ -37,6 +37,10 @@ pub struct Options {
     pub health: HealthOptions,
     pub workers: bool,
     pub max_depth: u64,
+    /// Where the server's files are, when it shall outlive the server.
+    pub directory: Option<Arc<tempfile::TempDir>>,
+    /// Asks for tokens as these options say.
+    pub auth: Option<AuthOptions>,
 }
 
 impl Default for Options {
@@ -48,6 +52,8 @@ impl Default for Options {
             health: HealthOptions { keep: Duration::ZERO, ..Default::default() },
             workers: true,
             max_depth: 100_000,
+            directory: None,
+            auth: None,
         }
     }
 }
@@ -66,7 +72,9 @@ pub struct Server {
     shutdown: Option<oneshot::Sender<()>>,
     serving: Option<JoinHandle<()>>,
     worker: Option<JoinHandle<()>>,
-    _directory: tempfile::TempDir,
+    pub auth: Option<Auth>,
+    keeping: Option<JoinHandle<()>>,
+    _directory: Arc<tempfile::TempDir>,
 }
 
 impl Server {
@@ -76,7 +84,7 @@ impl Server {
 
     pub async fn with(options: Options) -> Self {
         gavel_api::metrics::install().unwrap();
-        let directory = tempfile::tempdir().unwrap();
+        let directory = options.directory.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
         let mut sqlite = SqliteOptions::new(directory.path().join("gavel.db"));
         sqlite.max_depth = options.max_depth;
         let store = Arc::new(Faulty::new(SqliteStore::open(sqlite).unwrap()));
@@ -95,7 +103,13 @@ impl Server {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = router(service.clone(), Health::new(options.health), options.http);
+        let (mut http, mut auth, mut keeping) = (options.http, None, None);
+        if let Some(options) = options.auth {
+            http.auth = Auth::load(store.clone(), options).await.unwrap();
+            keeping = Some(tokio::spawn(http.auth.clone().keep_fresh()));
+            auth = Some(http.auth.clone());
+        }
+        let router = router(service.clone(), Health::new(options.health), http);
         let (shutdown, wanted) = oneshot::channel();
         let serving = {
             let service = service.clone();
@@ -122,6 +136,8 @@ impl Server {
             shutdown: Some(shutdown),
             serving: Some(serving),
             worker,
+            auth,
+            keeping,
             _directory: directory,
         }
     }
@@ -221,10 +237,21 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for task in [self.serving.take(), self.worker.take()].into_iter().flatten() {
+        for task in [self.serving.take(), self.worker.take(), self.keeping.take()].into_iter().flatten() {
             task.abort();
         }
     }
+}
+
+/// Polls a condition until it holds.
+pub async fn eventually(condition: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to that");
 }
 
 pub fn job(source: &str, stdin: &str) -> Value {

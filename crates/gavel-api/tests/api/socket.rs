@@ -3,7 +3,7 @@
 use crate::client::PATIENCE;
 use crate::server::{Options, Server, job};
 use futures_util::{SinkExt, StreamExt};
-use gavel_api::{HttpOptions, ServeOptions, ServiceOptions};
+use gavel_api::{HttpOptions, Origins, ServeOptions, ServiceOptions};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -247,7 +247,7 @@ async fn who_types_faster_than_the_program_reads_waits() {
 
 #[tokio::test]
 async fn pages_of_other_sites_are_kept_out() {
-    let http = HttpOptions { cors_origins: vec!["https://ide.example".into()], ..Default::default() };
+    let http = HttpOptions { origins: Origins::parse(&["https://ide.example".into()]).unwrap(), ..Default::default() };
     let server = Server::with(Options { http, ..Default::default() }).await;
     let id = server.submit(job("cat", "")).await;
     let path = format!("/api/v1/jobs/{id}/ws");

@@ -1,6 +1,7 @@
 //! What every request shares: paths, methods, bodies, and answers of the framework.
 
 use crate::setup::{echo, form, start, token_of, with_judge0};
+use gavel_api::Origins;
 use serde_json::json;
 
 #[tokio::test]
@@ -115,7 +116,9 @@ async fn bodies_may_be_json_or_forms_and_others_are_ignored() {
 
 #[tokio::test]
 async fn pages_of_other_origins_cannot_send_forms_unasked() {
-    let server = crate::setup::with(|options| options.http.cors_origins = vec!["https://ide.example".into()]).await;
+    let server =
+        crate::setup::with(|options| options.http.origins = Origins::parse(&["https://ide.example".into()]).unwrap())
+            .await;
     let encoded = "source_code=echo&language_id=46";
     for (origin, status) in
         [("https://evil.example", 403), ("null", 403), ("https://ide.example", 201), ("http://localhost", 201)]

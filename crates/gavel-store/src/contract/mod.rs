@@ -7,8 +7,9 @@ pub mod delivery;
 pub mod model;
 pub mod queue;
 pub mod store;
+pub mod tokens;
 
-use crate::{Claim, Claimant, Idempotency, Inserted, NewJob, Settlement, Store};
+use crate::{Claim, Claimant, Idempotency, Inserted, NewJob, Quota, Settlement, Store};
 use async_trait::async_trait;
 use gavel_core::check::Comparison;
 use gavel_core::job::{Callback, CallbackForm, Interactive, Tty};
@@ -67,7 +68,8 @@ pub fn plain_job() -> Job {
 
 /// A plain job; its id and its time agree, as they do in the server.
 pub fn new_job(created_at: Timestamp, n: u64) -> NewJob {
-    NewJob { id: id_at(created_at, n), job: plain_job(), owner: None, idempotency: None, created_at }
+    let (owner, idempotency, quota) = (None, None, Quota::default());
+    NewJob { id: id_at(created_at, n), job: plain_job(), owner, idempotency, quota, created_at }
 }
 
 /// A plain job that wants this URL called.
@@ -126,7 +128,8 @@ pub fn full_job(created_at: Timestamp) -> NewJob {
         origin: Some(AWKWARD.to_vec()),
     };
     let idempotency = Some(Idempotency { key: "k\u{0}".to_owned(), fingerprint: [0xab; 32] });
-    NewJob { id: id_at(created_at, 1), job, owner: Some("owner 'x'".to_owned()), idempotency, created_at }
+    let (owner, quota) = (Some("owner 'x'".to_owned()), Quota::default());
+    NewJob { id: id_at(created_at, 1), job, owner, idempotency, quota, created_at }
 }
 
 pub fn outcome(verdict: Verdict) -> Outcome {

@@ -17,6 +17,8 @@ pub enum OpenError {
     Foreign { path: PathBuf },
     #[error("{} was written by a newer Gavel (schema {found}; this one knows {known})", path.display())]
     TooNew { path: PathBuf, found: u32, known: u32 },
+    #[error("a server of another version uses {} (schema {found}; this one knows {known})", path.display())]
+    OtherVersion { path: PathBuf, found: u32, known: u32 },
     #[error("the disk is full: {} could not be opened", path.display())]
     Full { path: PathBuf },
     #[error("{} is locked by another program", path.display())]
@@ -39,6 +41,7 @@ impl OpenError {
             Self::Directory { .. } => "choose a directory that this user may write to",
             Self::NotADatabase { .. } | Self::Foreign { .. } => "set store.url to a new file or to one of Gavel's",
             Self::TooNew { .. } => "start the newer Gavel again, or restore a backup made before the upgrade",
+            Self::OtherVersion { .. } => "use the gavel that the server was started from",
             Self::Full { .. } => "free some space on that disk",
             Self::Locked { .. } => "close the other program (a sqlite3 shell, a backup) and start again",
             Self::Damaged { .. } => "restore a backup, or save what can be read with `sqlite3 FILE .recover`",

@@ -2,8 +2,8 @@
 
 use super::request::Request;
 use super::row::{BROUGHT, ORIGIN, blob, called, rank};
-use super::standing;
 use super::writer::Tx;
+use super::{standing, tokens};
 use crate::{Inserted, NewJob, StoreError};
 use gavel_core::{JobId, Timestamp};
 use rusqlite::{OptionalExtension, params};
@@ -31,8 +31,12 @@ fn insert_one(tx: &mut Tx<'_>, new: &NewJob, max_depth: u64, room: bool) -> Resu
     if tx.hot.pending() >= max_depth {
         return Ok(Some(Inserted::QueueFull));
     }
+    if let Some(kind) = tokens::exceeded(tx.conn, new)? {
+        return Ok(Some(Inserted::OverQuota(kind)));
+    }
     tx.skew.admit(tx.conn, new.id, new.created_at)?;
     let Some(seq) = insert_row(tx, new)? else { return Ok(Some(Inserted::Existing(new.id))) };
+    tokens::count(tx.conn, new)?;
     insert_files(tx, seq, new)?;
     if !standing::take_new(tx, new, seq)? {
         enqueue(tx, new, seq)?;

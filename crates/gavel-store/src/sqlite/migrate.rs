@@ -14,6 +14,7 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "jobs", sql: include_str!("../../migrations/sqlite/0001_jobs.sql") },
     Migration { version: 2, name: "deliveries", sql: include_str!("../../migrations/sqlite/0002_deliveries.sql") },
+    Migration { version: 3, name: "tokens", sql: include_str!("../../migrations/sqlite/0003_tokens.sql") },
 ];
 
 /// "gavl": tells Gavel's databases from those of other programs.
@@ -79,6 +80,19 @@ pub(super) fn apply(conn: &mut Connection, path: &Path) -> Result<usize, OpenErr
         applied += 1;
     }
     Ok(applied)
+}
+
+/// Refuses a database whose schema is not exactly this Gavel's, and changes nothing.
+pub(super) fn require(conn: &Connection, path: &Path) -> Result<(), OpenError> {
+    let known = MIGRATIONS.last().map_or(0, |m| m.version);
+    let found = match is_ours(conn, path)? {
+        true => current_version(conn).map_err(|e| OpenError::from_sql(path, &e))?,
+        false => 0,
+    };
+    match found == known {
+        true => Ok(()),
+        false => Err(OpenError::OtherVersion { path: path.to_owned(), found, known }),
+    }
 }
 
 fn current_version(conn: &Connection) -> rusqlite::Result<u32> {

@@ -19,15 +19,17 @@ mod standing;
 mod syncer;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod writer;
 
 pub use error::OpenError;
 pub use migrate::MigrationState;
+pub use tokens::TokenBook;
 
 use crate::{
     Cancelled, Census, Claim, ClaimKey, Claimant, Courier, Deleted, Deliveries, DeliveryEnd, DeliveryKey,
     DeliveryRecord, Depth, Ended, Filter, Inserted, JobRecord, JobSummary, Lease, NewJob, Page, Settlement, Store,
-    StoreError, Swept,
+    StoreError, Swept, Token, TokenCreated,
 };
 use async_trait::async_trait;
 use end::Lost;
@@ -42,6 +44,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 use writer::{Command, Durability, Message, Op, Shared, Tx};
 
 /// Jobs that one transaction of `retain` erases: between two of them others get their turn.
@@ -385,6 +388,26 @@ impl Store for SqliteStore {
             Ok(())
         })
         .await
+    }
+
+    async fn create_token(&self, token: Token) -> Result<TokenCreated, StoreError> {
+        self.write(Durability::Full, 1, move |tx| tokens::create(tx.conn, &token)).await
+    }
+
+    async fn revoke_token(&self, which: String, now: Timestamp) -> Result<Option<Token>, StoreError> {
+        self.write(Durability::Full, 1, move |tx| tokens::revoke(tx.conn, &which, now)).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.read_synced(tokens::list).await
+    }
+
+    async fn token_changes(&self) -> Result<u64, StoreError> {
+        self.read(tokens::changes).await
+    }
+
+    async fn touch_tokens(&self, uses: Vec<(Uuid, Timestamp)>) -> Result<(), StoreError> {
+        self.write(Durability::Relaxed, uses.len(), move |tx| tokens::touch(tx.conn, &uses)).await
     }
 
     async fn close(&self) {

@@ -6,12 +6,14 @@ use crate::exit::ExitCode;
 use crate::ui::{Paint, say_line};
 use crate::wiring::{self, Isolation, Purpose};
 use anyhow::Result;
+use gavel_api::Tls;
 use gavel_core::Language;
 use gavel_core::units::thousands;
 use gavel_sandbox::docker;
 use gavel_sandbox::native::{self, Grade};
 use serde::Serialize;
 use std::io::stdout;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,6 +53,7 @@ pub fn run(config: &Config, json: bool) -> Result<ExitCode> {
     let mut checks = backends(config);
     checks.extend(jobs(config));
     checks.extend([data_dir(&config.place.data_dir), disk_space(&config.place.data_dir), open_files()]);
+    checks.extend(certificate(config));
     let failed = checks.iter().any(|check| check.state == State::Fail);
     match json {
         true => say_line!("{:#}", serde_json::json!({ "ok": !failed, "checks": checks })),
@@ -146,6 +149,23 @@ fn nearest_existing(path: &Path) -> Option<PathBuf> {
         .ancestors()
         .find(|ancestor| ancestor.is_dir())
         .map(|found| if found == absolute { path.to_owned() } else { found.to_owned() })
+}
+
+/// The files of TLS, where there are any.
+fn certificate(config: &Config) -> Option<Check> {
+    let name = "certificate";
+    let (cert, key) = (config.server.tls_cert.as_ref()?, config.server.tls_key.as_ref()?);
+    if let Err(error) = Tls::load(cert, key) {
+        let remedy =
+            "write both in PEM, readable for the user of the server: the chain, and the key that belongs to it";
+        return Some(Check::fail(name, error.to_string(), remedy));
+    }
+    // Whoever reads the key can pass for this server.
+    let mode = std::fs::metadata(key).map_or(0, |file| file.mode());
+    Some(match mode & 0o007 {
+        0 => Check::ok(name, format!("{} and its key can be used", cert.display())),
+        _ => Check::warn(name, format!("everybody may read {}", key.display()), "chmod o= on it"),
+    })
 }
 
 /// Below this, a busy server fills the disk before anybody looks.

@@ -6,3 +6,4 @@ pub mod languages;
 pub mod migrate;
 pub mod run;
 pub mod serve;
+pub mod token;

@@ -10,7 +10,7 @@ use crate::wiring::{self, Isolation, Purpose};
 use anyhow::{Context, Result};
 use gavel_api::callbacks::{CallbackParts, Deliverer};
 use gavel_api::judge0;
-use gavel_api::{Health, LanguageBook, Parts, Service};
+use gavel_api::{Health, LanguageBook, Parts, Service, Tls};
 use gavel_core::{Board, Catalogue};
 use gavel_judge::pool::{self, Pool, PoolOptions};
 use gavel_sandbox::{Backend, Cancel};
@@ -20,7 +20,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 /// What a second signal ends the program with, as shells expect it of an interrupt.
 const INTERRUPTED: i32 = 130;
@@ -29,10 +29,12 @@ pub fn run(command: &Serve, config: Config, json: bool) -> Result<ExitCode> {
     logging::start(&config)?;
     gavel_api::metrics::install().map_err(anyhow::Error::msg)?;
     let catalogue = wiring::catalogue(&config)?;
-    let listener = listen(config.server.bind)?;
+    let tls = wiring::tls(&config)?;
+    // An address that others reach is bound when it is known that they need tokens, and not before.
+    let listener = config.server.bind.ip().is_loopback().then(|| listen(config.server.bind)).transpose()?;
     let store = wiring::store(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
-    runtime.block_on(serve(command, config, catalogue, listener, store, json))?;
+    runtime.block_on(serve(command, config, catalogue, Sockets { listener, tls }, store, json))?;
     Ok(ExitCode::Success)
 }
 
@@ -54,16 +56,26 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
     Ok(listener)
 }
 
+/// Where clients come in.
+struct Sockets {
+    listener: Option<TcpListener>,
+    tls: Option<Tls>,
+}
+
 async fn serve(
     command: &Serve,
     config: Config,
     catalogue: Catalogue,
-    listener: TcpListener,
+    sockets: Sockets,
     store: SqliteStore,
     json: bool,
 ) -> Result<()> {
     let mut signals = Signals::new()?;
     let store: Arc<dyn Store> = Arc::new(store);
+    let auth = wiring::auth(&config, &store).await?;
+    let Sockets { listener, tls } = sockets;
+    let listener = listener.map_or_else(|| listen(config.server.bind), Ok)?;
+    read_again_on_hangup(tls.clone())?;
     let queue: Arc<dyn Queue> = Arc::new(LocalQueue::new(LocalQueueOptions::default()));
     let board = Arc::new(Board::default());
     let cache = Arc::new(wiring::cache(&config)?);
@@ -83,12 +95,17 @@ async fn serve(
     let router = gavel_api::router(
         service.clone(),
         Health::new(wiring::health_options(&config, &backend)),
-        wiring::http_options(&config),
+        wiring::http_options(&config, auth.clone()),
     );
     let stopping = service.clone();
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let url = format!("http://{}", listener.local_addr()?);
-    announce(command, &url, json)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr()?);
+    if tls.is_none() && !config.server.bind.ip().is_loopback() {
+        warn!("tokens travel unencrypted: set server.tls_cert and server.tls_key, or let a proxy do TLS");
+    }
+    let keeping = tokio::spawn(auth.clone().keep_fresh());
+    announce(command, &url, auth.in_force(), json)?;
     let probing = probe_versions(&config, &backend, &catalogue, &languages, json)?;
 
     // HTTP goes on while the pool drains: whoever waits for a running job gets its result.
@@ -106,9 +123,11 @@ async fn serve(
             deliverer.drain(config.callbacks.timeout).await;
         }
     };
-    gavel_api::serve(listener, router, service, wiring::serve_options(&config), drained).await?;
+    gavel_api::serve(listener, router, service, wiring::serve_options(&config, tls), drained).await?;
     // Its threads may hold it for a moment longer than we live.
     tokio::task::spawn_blocking(move || backend.close()).await?;
+    keeping.abort();
+    auth.write_uses().await;
     store.close().await;
     info!("stopped");
     Ok(())
@@ -154,13 +173,14 @@ async fn start_pool(
 }
 
 /// Tells people, and whoever waits for the file, that the server is ready.
-fn announce(command: &Serve, url: &str, json: bool) -> Result<()> {
+fn announce(command: &Serve, url: &str, tokens: bool, json: bool) -> Result<()> {
     if json {
         say_line!("{}", serde_json::json!({ "url": url, "version": env!("CARGO_PKG_VERSION") }));
     } else {
         say_line!("gavel {} listens on {url}", env!("CARGO_PKG_VERSION"));
+        let token = if tokens { "-H \"Authorization: Bearer $GAVEL_TOKEN\" " } else { "" };
         say_line!(
-            "try: curl -s '{url}/api/v1/jobs?wait=true' -H 'content-type: application/json' \
+            "try: curl -s '{url}/api/v1/jobs?wait=true' {token}-H 'content-type: application/json' \
              -d '{{\"language\":\"python3\",\"source_code\":\"print(6*7)\"}}'"
         );
     }
@@ -239,6 +259,20 @@ fn list(languages: &LanguageBook, backend: &str) {
     if !missing.is_empty() {
         say_line!("not available: {} (`gavel doctor` says what is missing)", missing.join(", "));
     }
+}
+
+/// SIGHUP: what other servers do on it. Without TLS there is nothing to read again, and it ends nothing either.
+fn read_again_on_hangup(tls: Option<Tls>) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match &tls {
+                Some(tls) => tls.reload_and_tell(),
+                None => info!("SIGHUP reads certificates again, and there are none"),
+            }
+        }
+    });
+    Ok(())
 }
 
 /// SIGTERM and SIGINT, which mean the same.

@@ -2,7 +2,7 @@
 
 use super::file;
 use super::table::{Config, Default, KEYS, Key};
-use super::value::{Kind, Value, shown};
+use super::value::{Value, without_secrets};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,8 +48,11 @@ impl ConfigError {
     }
 
     pub fn value(key: &str, setting: &Setting, message: impl fmt::Display) -> Self {
-        let kind = KEYS.iter().find(|known| known.path() == key).map_or(Kind::Text, |known| known.kind);
-        Self(format!("{key} = {:?} ({}): {message}", shown(kind, &setting.text), setting.origin))
+        let shown = match KEYS.iter().find(|known| known.path() == key) {
+            Some(known) => known.kind.shown(&setting.text),
+            None => without_secrets(&setting.text),
+        };
+        Self(format!("{key} = {shown:?} ({}): {message}", setting.origin))
     }
 
     pub fn other(message: impl Into<String>) -> Self {
@@ -263,6 +266,15 @@ mod tests {
                 "\"a.example:80\" is no name of a host: leave out",
             ),
             ("[server]\nallowed_hosts = [\"*\"]", "\"*\" is no name of a host"),
+            (
+                "[server]\nbind = \"0.0.0.0:80\"\n[auth]\nrequired = false",
+                "auth.required = \"false\" (gavel.toml line 4): is for",
+            ),
+            ("[server]\ncors_origins = [\"example.org\"]", "\"example.org\" is no origin"),
+            ("[server]\ntls_cert = \"a\"", "needs server.tls_key"),
+            ("[server]\ntls_key = \"a\"", "needs server.tls_cert"),
+            ("[auth]\nrequired = \"maybe\"", "use one of auto, true, false"),
+            ("[auth]\ntokens = [\"short-secret\"]", "auth.tokens = \"****\" (gavel.toml line 2): write tokens of 16"),
             ("[server", "gavel.toml line 1: "),
             ("[callbacks]\nenabled = true", "callbacks.secrets = \"\" (default): callbacks are signed"),
             ("[callbacks]\nallowed_ports = [0]", "write ports between 1 and 65535"),

@@ -2,6 +2,8 @@
 
 use super::resolve::{ConfigError, Settings};
 use super::table::Config;
+use super::value::TokensRequired;
+use gavel_api::Origins;
 use gavel_core::Bytes;
 use gavel_sandbox::docker::{MAX_CONTAINERS, OVERHEAD};
 use std::time::Duration;
@@ -12,13 +14,8 @@ pub fn check(config: &Config, settings: &Settings) -> Vec<ConfigError> {
     let mut refuse = |key: &str, message: String| {
         wrong.push(ConfigError::value(key, &settings.setting(key), message));
     };
-    if !config.server.bind.ip().is_loopback() {
-        let remedy = format!(
-            "without tokens only loopback addresses may be bound: use \"127.0.0.1:{}\", and put a reverse proxy that \
-             authenticates in front of it for access from other machines",
-            config.server.bind.port()
-        );
-        refuse("server.bind", remedy);
+    for (message, key) in access(config) {
+        refuse(key, message);
     }
     if let Some(host) = config.server.allowed_hosts.iter().find(|host| !is_host(host)) {
         let remedy = format!("{host:?} is no name of a host: leave out scheme and port, as in \"judge.example.org\"");
@@ -81,6 +78,28 @@ fn callbacks(config: &Config, settings: &Settings) -> Vec<(String, &'static str)
     if callbacks.backoff > callbacks.max_backoff {
         let most = settings.text("callbacks.max_backoff");
         wrong.push((format!("must not be above callbacks.max_backoff, which is {most}"), "callbacks.backoff"));
+    }
+    wrong
+}
+
+/// Whether there are tokens is only known once the store is open: see `wiring::auth`.
+fn access(config: &Config) -> Vec<(String, &'static str)> {
+    let server = &config.server;
+    let mut wrong = Vec::new();
+    if config.auth.required == TokensRequired::Never && !server.bind.ip().is_loopback() {
+        let remedy = format!(
+            "is for loopback addresses only, and server.bind is {}: leave it out, and make tokens with `gavel token create`",
+            server.bind
+        );
+        wrong.push((remedy, "auth.required"));
+    }
+    if let Err(message) = Origins::parse(&server.cors_origins) {
+        wrong.push((message, "server.cors_origins"));
+    }
+    match (&server.tls_cert, &server.tls_key) {
+        (Some(_), None) => wrong.push(("needs server.tls_key beside it".to_owned(), "server.tls_cert")),
+        (None, Some(_)) => wrong.push(("needs server.tls_cert beside it".to_owned(), "server.tls_key")),
+        _ => {}
     }
     wrong
 }

@@ -2,7 +2,9 @@
 //! `gavel config` and docs/configuration.md; a key is written down here and nowhere else.
 
 use super::resolve::{ConfigError, Settings};
-use super::value::{BackendChoice, Cpus, Judge0Version, Kind, LogFormat, PoolPolicy, Url, Value};
+use super::value::{
+    BackendChoice, Cpus, Judge0Version, Kind, LogFormat, MetricsAccess, PoolPolicy, Secrets, TokensRequired, Url, Value,
+};
 use gavel_api::callbacks::{CallbackOptions, Secret};
 use gavel_core::callback::IpNet;
 use gavel_core::{Bytes, CallbackRules, Limits, Rules};
@@ -94,7 +96,7 @@ keys! {
 
     ["server"] server: Server {
         bind: SocketAddr = Is("127.0.0.1:2358"), Some("bind"),
-            "Address and port of the HTTP API; port 0 takes a free one. Without tokens it must be a loopback address.";
+            "Address and port of the HTTP API; port 0 takes a free one. Without tokens (`gavel token create`) it must be a loopback address.";
         max_body: Bytes = Is("32m"), None,
             "Largest request body.";
         max_waiters: NonZeroUsize = Is("10000"), None,
@@ -108,9 +110,24 @@ keys! {
         max_connections: NonZeroUsize = Is("4096"), None,
             "Open connections; further ones wait to be accepted.";
         cors_origins: Vec<String> = Is(""), None,
-            "Origins whose web pages may use the API, as in [\"https://example.org\"].";
+            "Origins whose web pages may use the API, as in [\"https://example.org\"]; [\"*\"] is all of them, which needs tokens.";
         allowed_hosts: Vec<String> = Is(""), None,
             "Names that the header `Host` may have besides `localhost`, 127.0.0.0/8 and `[::1]`, as in [\"judge.example.org\"].";
+        tls_cert: Option<PathBuf> = Is(""), None,
+            "Certificate chain in PEM; with it and `tls_key` the server speaks HTTPS. Both files are read again when they change, and on SIGHUP.";
+        tls_key: Option<PathBuf> = Is(""), None,
+            "Private key of the certificate in PEM.";
+    }
+
+    ["auth"] auth: Auth {
+        required: TokensRequired = Is("auto"), None,
+            "Whether the API asks for tokens: once there ever was one (auto), always (true), never (false; on loopback addresses only).";
+        tokens: Secrets = Is(""), None,
+            "Tokens besides those of `gavel token`, for the scopes submit and read; at least 16 characters each. All share the owner `config`.";
+        admin_tokens: Secrets = Is(""), None,
+            "The same for the scope admin.";
+        metrics: MetricsAccess = Is("admin"), None,
+            "Who may read /metrics where tokens are asked for: whoever has the scope admin, or everybody (open).";
     }
 
     ["store"] store: Store {

@@ -65,6 +65,16 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The text as everybody may see it.
+    pub fn shown(self, text: &str) -> String {
+        match self {
+            Self::Secrets => list(text).iter().map(|_| "****").collect::<Vec<_>>().join(","),
+            _ => without_secrets(text),
+        }
+    }
+}
+
 fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -193,14 +203,6 @@ impl Value for Url {
     }
 }
 
-/// What may be shown of a value: nothing of a secret, and no password.
-pub fn shown(kind: Kind, text: &str) -> String {
-    match kind {
-        Kind::Secrets if !text.is_empty() => "****".to_owned(),
-        _ => without_secrets(text),
-    }
-}
-
 /// Hides the user and password part of every URL in a text.
 pub fn without_secrets(text: &str) -> String {
     let hide = |url: &str| match (url.find("://"), url.rfind('@')) {
@@ -248,6 +250,39 @@ words! {
     BackendChoice { Auto = "auto", Native = "native", Docker = "docker" }
 }
 
+/// Secrets of clients: long enough that guessing takes for ever.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub Vec<String>);
+
+impl Value for Secrets {
+    const KIND: Kind = Kind::Secrets;
+    fn parse(text: &str) -> Result<Self, String> {
+        let secrets = list(text);
+        let least = gavel_api::auth::MIN_STATIC;
+        let fits = |secret: &String| secret.len() >= least && secret.bytes().all(|byte| byte.is_ascii_graphic());
+        match secrets.iter().all(fits) {
+            true => Ok(Self(secrets)),
+            false => Err(format!("write tokens of {least} visible characters or more, as from `openssl rand -hex 24`")),
+        }
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
+}
+
+words! {
+    /// When the API asks for tokens.
+    TokensRequired { Auto = "auto", Always = "true", Never = "false" }
+}
+
+words! {
+    /// Who may read the metrics.
+    MetricsAccess { Admin = "admin", Open = "open" }
+}
+
 words! {
     /// What becomes of a container after a command.
     PoolPolicy { Fresh = "fresh", Reuse = "reuse" }
@@ -272,6 +307,18 @@ mod tests {
         assert_eq!(without_secrets("postgres://u:p@db:5432/gavel"), "postgres://****@db:5432/gavel");
         assert_eq!(without_secrets("nats://a:b@c,nats://d"), "nats://****@c,nats://d");
         assert_eq!(without_secrets("sqlite:gavel.db"), "sqlite:gavel.db");
+    }
+
+    #[test]
+    fn secrets_are_long_and_never_shown() {
+        let secrets = Secrets::parse("0123456789abcdef, fedcba9876543210").unwrap();
+        assert_eq!(secrets.0.len(), 2);
+        assert_eq!(Kind::Secrets.shown("0123456789abcdef, fedcba9876543210"), "****,****");
+        assert_eq!(format!("{secrets:?}"), "2 secrets");
+        for wrong in ["0123456789abcde", "0123456789abcdef,short", "0123456789 abcdef", "0123456789abcdé\u{fc}ü"] {
+            assert!(Secrets::parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(Kind::Secrets.shown(""), "");
     }
 
     #[test]

@@ -129,6 +129,17 @@ impl Server {
         Answer::read(self.agent.post(self.address(path)).header("content-type", content_type).send(body))
     }
 
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = self.agent.get(self.address(path));
+        Answer::read(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).call())
+    }
+
+    pub fn post_with(&self, path: &str, body: &Value, headers: &[(&str, &str)]) -> Answer {
+        let request = self.agent.post(self.address(path)).header("content-type", "application/json");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        Answer::read(request.send(body.to_string()))
+    }
+
     /// For requests whose connection may break: nothing was acknowledged then.
     pub fn try_post(&self, path: &str, body: &Value) -> Option<Answer> {
         let sent =

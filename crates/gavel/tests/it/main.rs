@@ -5,6 +5,7 @@
 //! speed, and none sleeps to wait for something: it polls a condition until a deadline.
 
 mod api;
+mod auth;
 mod callbacks;
 mod cli;
 mod corpus;

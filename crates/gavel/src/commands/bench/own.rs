@@ -1,5 +1,6 @@
 //! A server of the bench's own: started on a free port with a fresh data directory, stopped at the end.
 
+use crate::config::value::Kind;
 use crate::config::{KEYS, Origin, Settings};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -25,7 +26,7 @@ impl OwnServer {
         let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
         // Behind the command's name: what stands before it counts for nothing as soon as there is one behind.
         command.arg("serve");
-        for key in KEYS {
+        for key in KEYS.iter().filter(|key| key.kind != Kind::Secrets) {
             let setting = settings.setting(&key.path());
             if matches!(setting.origin, Origin::Flag(_)) {
                 command.arg("--set").arg(format!("{}={}", key.path(), setting.text));
@@ -37,6 +38,10 @@ impl OwnServer {
         // Later ones win: the port and the directory are the bench's.
         let place = format!("data_dir={}", dir.path().join("data").display());
         command.args(["--set", "server.bind=127.0.0.1:0", "--set", &place, "--set", "telemetry.log=warn"]);
+        // It serves nobody but the bench, which shows no token and speaks plain HTTP.
+        for open in ["auth.required=false", "server.tls_cert=", "server.tls_key=", "server.cors_origins="] {
+            command.args(["--set", open]);
+        }
         command.arg("--ready-file").arg(&ready).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().context("cannot start a server")?;
         let mut server = Self { child, url: String::new(), _dir: dir };
