@@ -196,21 +196,22 @@ async fn each_kind_of_end_is_told_and_each_key_signs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_hangs_costs_the_time_limit_and_no_more() {
     let receiver = Receiver::start(|n| if n == 0 { Behaviour::Hang } else { Behaviour::Answer(200) }).await;
-    let options = CallbackOptions { timeout: Duration::from_millis(300), ..quick(&receiver) };
+    let options = CallbackOptions { timeout: Duration::from_secs(1), ..quick(&receiver) };
     let delivery = Setup::with(options).await.deliver(&receiver.url(), "delivered").await;
     assert_eq!(errors(&delivery), [(None, "no answer in time"), (Some(200), "")]);
     let took = delivery["attempts"][0]["duration_ms"].as_f64().unwrap();
-    assert!((300.0..3000.0).contains(&took), "{took}");
+    assert!((1000.0..10_000.0).contains(&took), "{took}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_end_is_not_read_to_its_end() {
     let receiver = Receiver::start(|n| if n == 0 { Behaviour::EndlessHead } else { Behaviour::Endless }).await;
     let began = Instant::now();
-    let delivery = Setup::with(quick(&receiver)).await.deliver(&receiver.url(), "delivered").await;
+    let options = CallbackOptions { timeout: Duration::from_secs(20), ..quick(&receiver) };
+    let delivery = Setup::with(options).await.deliver(&receiver.url(), "delivered").await;
     let broken = "the answer is not HTTP, or the connection broke off before it";
     assert_eq!(errors(&delivery), [(None, broken), (Some(200), "")]);
-    assert!(began.elapsed() < Duration::from_secs(5), "it was read until the time was up");
+    assert!(began.elapsed() < Duration::from_secs(20), "it was read until the time was up");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,9 +159,9 @@ impl Shared {
                 }
             }
             Behaviour::EndlessHead => {
-                io.write_all(b"HTTP/1.1 200 OK\r\n").await?;
+                io.write_all(b"HTTP/1.1 200 OK\r\nx-more: ").await?;
                 loop {
-                    io.write_all(b"x-more: and more and more and more and more\r\n").await?;
+                    io.write_all(b"and more and more and more and more and more ").await?;
                 }
             }
             Behaviour::Gated => {
