@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 /// The owner of what a request creates, and the only one whose jobs it sees. `None`: a server
 /// without tokens, where every client is the operator.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owner(pub Option<String>);
 
 impl Owner {

@@ -144,9 +144,11 @@ pub struct Service {
     turnstile: Mutex<()>,
     depth: Cached<Depth>,
     stats: Cached<Arc<Stats>>,
-    /// The latest count for each owner who asked; tokens are few.
-    census: Mutex<HashMap<Owner, (Instant, Arc<Counted>)>>,
+    /// The latest count for each owner who asked; they are few.
+    census: Mutex<Counts>,
 }
+
+type Counts = HashMap<Option<String>, (Instant, Arc<Counted>)>;
 
 /// All jobs, counted.
 #[derive(Debug)]
@@ -368,15 +370,16 @@ impl Service {
 
     /// Counts the owner's jobs, unless that was done less than `keep` ago. One at a time: it reads everything.
     pub async fn census(&self, owner: &Owner, keep: Duration) -> Result<Arc<Counted>, ServiceError> {
+        let whose = owner.0.clone();
         let mut known = self.census.lock().await;
-        if let Some((at, counted)) = known.get(owner)
+        if let Some((at, counted)) = known.get(&whose)
             && at.elapsed() < keep
         {
             return Ok(counted.clone());
         }
-        let (census, running) = (self.store.census(owner.0.clone()).await?, self.store.depth().await?.running);
+        let (census, running) = (self.store.census(whose.clone()).await?, self.store.depth().await?.running);
         let counted = Arc::new(Counted { at: now(), census, running });
-        known.insert(owner.clone(), (Instant::now(), counted.clone()));
+        known.insert(whose, (Instant::now(), counted.clone()));
         Ok(counted)
     }
 

@@ -235,9 +235,10 @@ pub fn reading(app: &App, flavour: Flavour, base64: bool) -> Reading {
 }
 
 async fn read(reading: Reading, params: Params) -> Result<gavel_core::Draft, Refusal> {
-    let texts = ["source_code", "stdin", "additional_files"].map(|name| params.text(name).map_or(0, str::len));
-    let draft = if texts.iter().sum::<usize>() > LARGE || texts[2] > 0 {
-        // Archives may grow, whatever their size.
+    let size = |name| params.text(name).map_or(0, str::len);
+    let texts: usize = ["source_code", "stdin", "expected_output"].map(size).iter().sum();
+    // An archive may grow, whatever its size.
+    let draft = if texts > LARGE || size("additional_files") > 0 {
         aside(move || reading.draft(params.0)).await?
     } else {
         reading.draft(params.0)

@@ -91,6 +91,10 @@ fn a_submission_shows_what_was_asked_and_what_was_measured() {
     let shown = run(&server, BASH, "echo hi; echo err >&2; cat", json!({ "stdin": "foo" }));
     assert_eq!((&shown["stdout"], &shown["stderr"]), (&json!("hi\nfoo"), &json!("err\n")));
     assert_eq!(shown.as_object().unwrap().len(), 35);
+    assert_eq!(
+        (&shown["language_id"], &shown["memory_limit"], &shown["cpu_extra_time"]),
+        (&json!(46), &json!(128_000), &json!("1.0"))
+    );
     // Toolchains are asked for their versions after the start.
     eventually("Bash has its version", || {
         let name = server.get("/languages/46").body["name"].as_str()?.to_owned();
@@ -141,7 +145,8 @@ fn a_batch_is_run_and_read_by_its_tokens() {
     let tokens: Vec<&str> =
         answer.body.as_array().unwrap().iter().map(|item| item["token"].as_str().unwrap()).collect();
     for token in &tokens {
-        server.wait_for_status(token, &["completed"]);
+        // The native API has it by a UUID of version 7 instead of 4.
+        server.wait_for_status(&format!("{}7{}", &token[..14], &token[15..]), &["completed"]);
     }
     let read = server.get(&format!("/submissions/batch?tokens={}&fields=stdout", tokens.join(",")));
     let wanted: Vec<Value> = (0..5).map(|n| json!({ "stdout": format!("{n}\n") })).collect();
@@ -179,7 +184,7 @@ fn the_samples_of_all_languages_run_within_judge0s_default_limits() {
                 "language_id": id, "source_code": sample.source, "stdin": sample.stdin, "expected_output": sample.expected,
             });
             let answer = server.post("/submissions?wait=true&fields=*", &body);
-            if answer.body["status_id"] != 3 {
+            if answer.body["status_id"] != 3 || answer.body["language"]["id"] != id {
                 failures.push(format!("{ours} as {id}: {}", answer.body));
             }
             ran += 1;
