@@ -131,10 +131,9 @@ fn options_of_a_submission_reach_its_program() {
 fn bytes_that_are_no_text_go_in_and_out_in_base64() {
     let _turn = among_others();
     let server = Server::start(&[]);
-    let body = json!({ "language_id": BASH, "source_code": "Y2F0", "stdin": "/wA=", "expected_output": "/w==" });
+    let body = json!({ "language_id": BASH, "source_code": "Y2F0", "stdin": "/wE=", "expected_output": "/w==" });
     let answer = server.post("/submissions?wait=true&base64_encoded=true&fields=stdout,status_id,stdin", &body);
-    // By Judge0's rule a NUL at the end is white space.
-    assert_eq!(answer.body, json!({ "stdin": "/wA=\n", "stdout": "/wA=\n", "status_id": 3 }));
+    assert_eq!(answer.body, json!({ "stdin": "/wE=\n", "stdout": "/wE=\n", "status_id": 4 }));
 }
 
 #[test]
