@@ -99,8 +99,11 @@ async fn a_full_queue_takes_all_of_a_batch_or_nothing() {
     }
     let fits = server.post("/submissions/batch").json(batch(&[echo(""), echo("")])).send().await;
     assert_eq!(fits.status, 201);
-    for query in ["", "?wait=true"] {
-        let answer = server.create(query, &echo("")).await;
-        assert_eq!((answer.status.as_u16(), answer.json()), (503, full.clone()));
+    for query in ["", "?wait=true", "?fields=nope"] {
+        // Nobody reads the submission, either.
+        for body in [echo(""), json!({})] {
+            let answer = server.create(query, &body).await;
+            assert_eq!((answer.status.as_u16(), answer.json()), (503, full.clone()));
+        }
     }
 }

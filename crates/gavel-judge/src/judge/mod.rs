@@ -43,7 +43,7 @@ pub fn judge(
         Built::Program(program) => {
             let contents;
             let files = if compile.keeps_everything() {
-                contents = contents_of(&program.entry)?;
+                contents = contents_of(&program.entry).inspect_err(|_| cache.forget(&program.entry))?;
                 program
                     .entry
                     .files

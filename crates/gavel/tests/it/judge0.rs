@@ -131,9 +131,9 @@ fn options_of_a_submission_reach_its_program() {
 fn bytes_that_are_no_text_go_in_and_out_in_base64() {
     let _turn = among_others();
     let server = Server::start(&[]);
-    let body = json!({ "language_id": BASH, "source_code": "Y2F0", "stdin": "/wA=", "expected_output": "/w==" });
+    let body = json!({ "language_id": BASH, "source_code": "Y2F0", "stdin": "/wE=", "expected_output": "/w==" });
     let answer = server.post("/submissions?wait=true&base64_encoded=true&fields=stdout,status_id,stdin", &body);
-    assert_eq!(answer.body, json!({ "stdin": "/wA=\n", "stdout": "/wA=\n", "status_id": 4 }));
+    assert_eq!(answer.body, json!({ "stdin": "/wE=\n", "stdout": "/wE=\n", "status_id": 4 }));
 }
 
 #[test]

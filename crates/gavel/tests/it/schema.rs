@@ -29,9 +29,15 @@ fn every_answer_is_one_that_the_document_announces() {
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     // It did not only knock at the door.
     let metrics = server.get("/metrics").body.to_string();
-    for (route, status) in
-        [("/api/v1/jobs", "201"), ("/api/v1/jobs", "200"), ("/api/v1/jobs", "422"), ("/api/v1/jobs/{id}/events", "200")]
-    {
+    for (route, status) in [
+        ("/api/v1/jobs", "201"),
+        ("/api/v1/jobs", "200"),
+        ("/api/v1/jobs", "422"),
+        ("/api/v1/jobs/{id}/events", "200"),
+        ("/submissions", "201"),
+        ("/submissions/batch", "201"),
+        ("/submissions/{token}", "200"),
+    ] {
         let mut lines = metrics.split("\\n").filter(|line| line.starts_with("gavel_http_requests_total{"));
         let (route, status) = (format!("route=\\\"{route}\\\""), format!("status=\\\"{status}\\\""));
         assert!(lines.any(|line| line.contains(&route) && line.contains(&status)), "{route} {status}: {metrics}");
