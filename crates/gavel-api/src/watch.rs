@@ -61,6 +61,9 @@ enum Heard {
     Drain,
 }
 
+/// What is replayed comes in pieces of at most this size, as it does live.
+const PIECE: usize = 64 << 10;
+
 const STREAMS: [Stream; 3] = [Stream::CompileOutput, Stream::Stdout, Stream::Stderr];
 
 impl Watch {
@@ -207,7 +210,8 @@ impl Watch {
                     Stream::CompileOutput => &outcome.compile_output,
                 };
                 if let Some(rest) = bytes.get(self.sent[stream as usize]..).filter(|rest| !rest.is_empty()) {
-                    self.next.push_back(Seen::Output { stream, bytes: rest.to_vec() });
+                    let pieces = rest.chunks(PIECE);
+                    self.next.extend(pieces.map(|piece| Seen::Output { stream, bytes: piece.to_vec() }));
                 }
             }
         }

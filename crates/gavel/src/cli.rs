@@ -77,6 +77,12 @@ pub struct Run {
     /// File that the program reads as its standard input; - is yours
     #[arg(long, value_name = "FILE")]
     pub stdin: Option<PathBuf>,
+    /// Your keyboard is its standard input, while it runs
+    #[arg(long, short, conflicts_with = "stdin")]
+    pub interactive: bool,
+    /// It has a terminal, of the size of yours, and Ctrl-C is its own
+    #[arg(long, short, requires = "interactive")]
+    pub tty: bool,
     /// One more argument of the program
     #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
     pub more_args: Vec<String>,

@@ -4,8 +4,9 @@
 //! the client when the one before it is taken. So a client that does not read loses output that is no longer kept
 //! (`dropped`), and one that types faster than the program reads has to wait.
 
-use super::answer::{Base64, JobBody, encode, text};
+use super::answer::{Base64, encode, text};
 use super::body::{TtyBody, decode};
+use super::fields::{Fields, job_json};
 use super::jobs::job_id;
 use super::pieces::{Pieces, name};
 use crate::error::{ApiError, ProblemBody};
@@ -25,7 +26,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
 use gavel_core::job::Tty;
 use gavel_core::validate::{MAX_COLS, MAX_ROWS};
-use gavel_store::{Input, Scope, Stream};
+use gavel_store::{Input, JobRecord, Scope, Stream};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -59,6 +60,7 @@ const PATIENCE: u32 = 4;
     params(
         ("id" = String, Path, description = "UUID of the job"),
         ("binary" = Option<bool>, Query, description = "`true`: stdout comes as binary messages, byte for byte"),
+        ("fields" = Option<String>, Query, description = "What `done` says of the job, as for reading one"),
     ),
     responses(
         (status = 101, description = "A WebSocket until the job has ended"),
@@ -80,6 +82,7 @@ pub async fn attach(
     let id = job_id(path)?;
     let mut params = Params::of(query.as_deref());
     let binary = params.bool("binary")?;
+    let fields = params.take("fields")?.map(|names| Fields::parse(&names)).transpose()?;
     params.end()?;
     if !app.options().origins.admit(&headers) {
         return Err(foreign());
@@ -100,6 +103,7 @@ pub async fn attach(
             app,
             caller,
             binary,
+            fields,
             pieces: Pieces::default(),
             under_way: None,
             ping_at: Instant::now() + keep_alive,
@@ -130,6 +134,8 @@ struct Session {
     app: App,
     caller: Caller,
     binary: bool,
+    /// What of the job is told at the end.
+    fields: Option<Fields>,
     pieces: Pieces,
     /// What the client's last message asked for, until it is done; what was wrong with it, if anything was. No
     /// other message is read before.
@@ -220,7 +226,20 @@ impl Session {
     }
 
     async fn tell(&mut self, told: &impl Serialize) -> Result<(), Broken> {
-        match encode(told).map(Utf8Bytes::try_from) {
+        self.say(encode(told)).await
+    }
+
+    async fn done(&mut self, record: &JobRecord) -> Result<(), Broken> {
+        let around = |mut job: Vec<u8>| {
+            job.splice(..0, *br#"{"event":"done","job":"#);
+            job.push(b'}');
+            job
+        };
+        self.say(job_json(record, self.fields.as_ref()).map(around)).await
+    }
+
+    async fn say(&mut self, json: Result<Vec<u8>, ApiError>) -> Result<(), Broken> {
+        match json.map(Utf8Bytes::try_from) {
             Ok(Ok(json)) => self.send(Message::Text(json)).await,
             Ok(Err(_)) => Ok(()),
             Err(problem) => {
@@ -252,7 +271,7 @@ impl Session {
                 }
             }
             Seen::Dropped { bytes } => self.tell(&Told::Dropped { bytes }).await?,
-            Seen::Done(record) => self.tell(&Told::Done { job: Box::new(JobBody::of(&record)) }).await?,
+            Seen::Done(record) => self.done(&record).await?,
             Seen::Gone => return Ok(Some(End::Told(close_code::NORMAL, "the job was erased"))),
             Seen::Draining => return Ok(Some(End::Told(close_code::AWAY, "the server is going away, come back"))),
         }
@@ -344,11 +363,10 @@ fn pieces_of(input: Input) -> Vec<Input> {
 
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Told<'a> {
+enum Told {
     Status { status: &'static str, worker_id: Option<i32>, attempt: u32, restarted: bool },
     Dropped { bytes: u64 },
     Error { message: String },
-    Done { job: Box<JobBody<'a>> },
 }
 
 #[derive(Serialize)]

@@ -114,6 +114,28 @@ async fn a_running_job_is_shown_live_and_an_ended_one_again() {
 }
 
 #[tokio::test]
+async fn a_large_output_comes_in_pieces_and_the_end_is_as_short_as_wanted() {
+    let server = Server::start().await;
+    let id = server.submit(job("big", "")).await;
+    server.reach(&id, "completed").await;
+    let path = format!("/api/v1/jobs/{id}/ws?fields=verdict,exit_code");
+    let mut socket = Socket::try_open(&server, &path, &[]).await.unwrap();
+    let mut sizes = Vec::new();
+    let done = loop {
+        let event = socket.event().await;
+        match event["event"].as_str().unwrap() {
+            "stdout" => sizes.push(event["data"].as_str().unwrap().len()),
+            "done" => break event,
+            _ => {}
+        }
+    };
+    assert_eq!((sizes.iter().sum::<usize>(), sizes.iter().max()), (1 << 20, Some(&(64 << 10))));
+    assert_eq!(done, json!({"event": "done", "job": {"verdict": "accepted", "exit_code": 0}}));
+    let wrong = format!("/api/v1/jobs/{id}/ws?fields=x");
+    assert_eq!(Socket::try_open(&server, &wrong, &[]).await.err(), Some(422));
+}
+
+#[tokio::test]
 async fn characters_are_not_cut_and_other_bytes_are_exact() {
     let server = Server::start().await;
     let id = server.submit(job("live", "")).await;

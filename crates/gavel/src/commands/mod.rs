@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod doctor;
+mod keyboard;
 pub mod languages;
 pub mod migrate;
 pub mod run;

@@ -1,5 +1,6 @@
 //! `gavel run FILE`: one job in a sandbox, without a server. Its exit status tells how it went.
 
+use super::keyboard::{self, Keyboard};
 use crate::catalogue;
 use crate::cli::Run;
 use crate::config::Config;
@@ -7,11 +8,12 @@ use crate::exit::{ExitCode, coded};
 use crate::ui::{self, Paint, say_line};
 use crate::wiring::{self, Isolation, Purpose};
 use anyhow::Result;
+use gavel_core::job::Interactive;
 use gavel_core::units::thousands;
 use gavel_core::validate::validate;
 use gavel_core::{Bytes, Catalogue, Draft, Job, Language, LimitsRequest, Outcome, Verdict};
 use gavel_judge::{Cache, Judged};
-use gavel_sandbox::{Backend, Cancel};
+use gavel_sandbox::{Backend, Cancel, Live};
 use gavel_store::Stream;
 use serde_json::json;
 use std::io::{Read, Write};
@@ -34,7 +36,7 @@ pub fn run(command: &Run, config: &Config, json: bool) -> Result<ExitCode> {
     let isolation = wiring::isolation(config, &catalogue, &purpose)?;
     let language = language_of(command, &isolation)?;
     let job = job(command, language, &isolation.catalogue, config)?;
-    let outcome = judge(&*isolation.backend, language, &job, &cache, json);
+    let outcome = judge(&*isolation.backend, language, &job, &cache, config, json);
     isolation.backend.close();
     let outcome = outcome?;
     match json {
@@ -77,6 +79,7 @@ fn job(command: &Run, language: &Language, catalogue: &Catalogue, config: &Confi
         args: command.more_args.iter().chain(&command.args).cloned().collect(),
         limits: limits(&command.limits).map_err(|message| coded(ExitCode::Usage, message))?,
         expected_output: expected,
+        interactive: command.interactive.then(|| Interactive { tty: command.tty.then(keyboard::size) }),
         ..Draft::default()
     };
     validate(draft, catalogue, &rules).map_err(|rejection| {
@@ -128,7 +131,14 @@ pub fn slot() -> u32 {
     FIRST_SLOT + std::process::id() % (1 << 22)
 }
 
-fn judge(backend: &dyn Backend, language: &Language, job: &Job, cache: &Cache, json: bool) -> Result<Outcome> {
+fn judge(
+    backend: &dyn Backend,
+    language: &Language,
+    job: &Job,
+    cache: &Cache,
+    config: &Config,
+    json: bool,
+) -> Result<Outcome> {
     let mut sandbox = backend.open(slot()).map_err(fault)?;
     let cancel = Cancel::new().map_err(fault)?;
     cancel_on_interrupt(cancel.clone());
@@ -142,7 +152,11 @@ fn judge(backend: &dyn Backend, language: &Language, job: &Job, cache: &Cache, j
             Stream::Stderr | Stream::CompileOutput => std::io::stderr().write_all(bytes),
         };
     };
-    match gavel_judge::judge(&mut *sandbox, language, job, cache, None, &cancel, &mut show) {
+    let tty = job.interactive.and_then(|interactive| interactive.tty);
+    let keyboard = job.interactive.map(|_| Keyboard::open(tty.is_some())).transpose().map_err(fault)?;
+    let idle = config.limits.interactive_idle;
+    let live = keyboard.as_ref().map(|keyboard| Live { input: &keyboard.input, tty, idle });
+    match gavel_judge::judge(&mut *sandbox, language, job, cache, live, &cancel, &mut show) {
         Ok(Judged::Outcome(outcome)) => Ok(*outcome),
         Ok(Judged::Cancelled) => Err(coded(ExitCode::Program(130), "interrupted")),
         Err(error) => Err(fault(error)),

@@ -1,10 +1,11 @@
 //! Output as it is printed, and programs that somebody talks to.
 
 use crate::daemon::{FRESH, ON_DOCKER, REUSE};
-use crate::harness::{PATIENCE, Server, alone, among_others, eventually, text};
+use crate::harness::{PATIENCE, Server, alone, among_others, eventually, gavel, text};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket};
@@ -421,4 +422,29 @@ fn a_client_that_never_reads_stops_nobody() {
         (event["event"] == "done").then_some(())
     });
     assert!(dropped > 0, "nothing was dropped: the test tests nothing");
+}
+
+#[test]
+fn a_program_can_be_talked_to_without_a_server() {
+    let _turn = among_others();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = "test -t 0 && stty size; echo 'name?'; read a; echo \"<$a>\"; cat; exit 3";
+    std::fs::write(dir.path().join("main.sh"), source).expect("a file");
+    for (flags, size) in [("-i", ""), ("-it", "24 80\r\n")] {
+        let mut command = gavel(dir.path());
+        command.args(["run", flags, "main.sh"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("gavel starts");
+        let (mut keys, shown) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        let mut shown = BufReader::new(shown);
+        let mut seen = String::new();
+        while !seen.contains("name?") {
+            assert!(shown.read_line(&mut seen).expect("a pipe") > 0, "{flags}: {seen:?}");
+        }
+        assert!(seen.starts_with(size), "{flags}: {seen:?}");
+        keys.write_all(b"ada\nmore\n").expect("it takes input");
+        drop(keys);
+        shown.read_to_string(&mut seen).expect("a pipe");
+        assert!(seen.contains("<ada>") && seen.contains("more"), "{flags}: {seen:?}");
+        assert_eq!(child.wait().expect("it ends").code(), Some(3), "{flags}: {seen:?}");
+    }
 }
