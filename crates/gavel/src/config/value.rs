@@ -24,7 +24,7 @@ pub enum Kind {
     Number,
     Factor,
     List,
-    /// Never shown.
+    /// A list that is never shown.
     Secrets,
     OneOf(&'static [&'static str]),
 }
@@ -41,7 +41,8 @@ impl Kind {
             Self::Switch => "true or false".to_owned(),
             Self::Number => "whole number".to_owned(),
             Self::Factor => "number".to_owned(),
-            Self::List | Self::Secrets => "list of texts".to_owned(),
+            Self::List => "list of texts".to_owned(),
+            Self::Secrets => "list of texts, kept secret".to_owned(),
             Self::OneOf(choices) => choices.join(", "),
         }
     }
@@ -55,16 +56,6 @@ impl Kind {
                 format!("[{}]", items.join(", "))
             }
             _ => quote(text),
-        }
-    }
-}
-
-impl Kind {
-    /// The text as everybody may see it.
-    pub fn shown(self, text: &str) -> String {
-        match self {
-            Self::Secrets => list(text).iter().map(|_| "****").collect::<Vec<_>>().join(","),
-            _ => without_secrets(text),
         }
     }
 }
@@ -178,6 +169,14 @@ pub fn without_secrets(text: &str) -> String {
     text.split(',').map(hide).collect::<Vec<_>>().join(",")
 }
 
+/// What may be shown of a value: nothing of a secret, and no password.
+pub fn shown(kind: Kind, text: &str) -> String {
+    match kind {
+        Kind::Secrets if !text.is_empty() => "****".to_owned(),
+        _ => without_secrets(text),
+    }
+}
+
 /// A number of CPUs; fractions are allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cpus(pub f64);
@@ -274,12 +273,12 @@ mod tests {
     fn secrets_are_long_and_never_shown() {
         let secrets = Secrets::parse("0123456789abcdef, fedcba9876543210").unwrap();
         assert_eq!(secrets.0.len(), 2);
-        assert_eq!(Kind::Secrets.shown("0123456789abcdef, fedcba9876543210"), "****,****");
+        assert_eq!(shown(Kind::Secrets, "0123456789abcdef, fedcba9876543210"), "****");
         assert_eq!(format!("{secrets:?}"), "2 secrets");
         for wrong in ["0123456789abcde", "0123456789abcdef,short", "0123456789 abcdef", "0123456789abcdé\u{fc}ü"] {
             assert!(Secrets::parse(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(Kind::Secrets.shown(""), "");
+        assert_eq!(shown(Kind::Secrets, ""), "");
     }
 
     #[test]
