@@ -463,7 +463,9 @@ pub fn judge0_options(config: &Config) -> judge0::Options {
         delete: set.delete,
         batches: set.batches,
         max_batch: set.max_batch.get(),
-        callbacks: set.callbacks,
+        callbacks: set.callbacks && config.callbacks.enabled,
+        callback_tries: config.callbacks.max_attempts.get(),
+        callback_timeout: config.callbacks.timeout,
         additional_files: set.additional_files,
         max_extract: set.max_extract_size.min(config.limits.max_files_total).0 / 1024,
         cpu_time: seconds(set.cpu_time_limit, set.max_cpu_time_limit, cap.cpu_time),
@@ -475,7 +477,6 @@ pub fn judge0_options(config: &Config) -> judge0::Options {
         file_size: kib(set.file_size, set.max_file_size, cap.file_size),
         runs: count(set.runs, set.max_runs, config.limits.max_runs.get()),
         signals_as_exit_codes: set.signals_as_exit_codes,
-        ..judge0::Options::default()
     }
 }
 

@@ -97,12 +97,19 @@ impl Shown {
     }
 }
 
-/// One that is there twice is none: who knows which was meant.
+/// An empty one is as good as none. One that is there twice is wrong: who knows which was meant.
 fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let mut values = headers.get_all(name).iter();
-    let value = values.next()?.to_str().unwrap_or_default().trim().to_owned();
-    Some(if values.next().is_some() { String::new() } else { value })
+    let value = values.next()?.to_str().map(str::trim);
+    match (value, values.next()) {
+        (Ok(""), None) => None,
+        (Ok(value), None) => Some(value.to_owned()),
+        _ => Some(NO_TOKEN_IS_THIS.to_owned()),
+    }
 }
+
+/// Headers cannot have it.
+const NO_TOKEN_IS_THIS: &str = "\0";
 
 fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = header(headers, &AUTHORIZATION)?;

@@ -236,6 +236,7 @@ async fn a_token_may_come_in_any_of_its_forms_and_not_in_halves() {
         // What a gateway puts into Authorization is the gateway's business.
         vec![("x-auth-token", a.clone()), ("authorization", "Bearer of-the-gateway".to_owned())],
         vec![("x-auth-token", a.clone()), ("x-auth-user", wrong.clone())],
+        vec![("x-auth-token", String::new()), ("authorization", format!("Bearer {a}"))],
     ];
     for headers in good {
         let call = headers.iter().fold(server.get("/api/v1/jobs"), |call, (name, value)| call.header(name, value));
@@ -253,6 +254,7 @@ async fn a_token_may_come_in_any_of_its_forms_and_not_in_halves() {
         vec![("authorization", format!("Bearer {a}")), ("authorization", format!("Bearer {a}"))],
         vec![("x-auth-token", String::new()), ("authorization", format!("Basic {a}"))],
         vec![("x-auth-user", a.clone())],
+        vec![("x-auth-token", a.clone()), ("x-auth-token", a.clone())],
     ];
     for headers in bad {
         let call = headers.iter().fold(server.get("/api/v1/jobs"), |call, (name, value)| call.header(name, value));

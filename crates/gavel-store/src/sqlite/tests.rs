@@ -800,7 +800,9 @@ mod opening {
         older
             .execute_batch(
                 "DROP TABLE deliveries; DROP TABLE delivery_tries; ALTER TABLE pending DROP COLUMN callback;
-                 ALTER TABLE running DROP COLUMN callback; DELETE FROM schema_migrations WHERE version > 1;",
+                 ALTER TABLE running DROP COLUMN callback; DROP TABLE tokens; DROP TABLE owner_days;
+                 DROP INDEX jobs_owner_open; DELETE FROM meta WHERE name = 'token_changes';
+                 DELETE FROM schema_migrations WHERE version > 1;",
             )
             .expect("the schema of before");
         drop(older);

@@ -2,6 +2,7 @@
 
 use crate::cli::Serve;
 use crate::config::Config;
+use crate::config::table::Server;
 use crate::exit::{ExitCode, coded};
 use crate::logging;
 use crate::ui::say_line;
@@ -101,8 +102,8 @@ async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listener.local_addr()?);
-    if tls.is_none() && !config.server.bind.ip().is_loopback() {
-        warn!("tokens travel unencrypted: set server.tls_cert and server.tls_key, or let a proxy do TLS");
+    if !config.server.bind.ip().is_loopback() {
+        warn_of_the_public(&config.server);
     }
     let keeping = tokio::spawn(auth.clone().keep_fresh());
     announce(command, &url, auth.in_force(), json)?;
@@ -258,6 +259,16 @@ fn list(languages: &LanguageBook, backend: &str) {
     say_line!("languages ({backend}): {}", here.join(", "));
     if !missing.is_empty() {
         say_line!("not available: {} (`gavel doctor` says what is missing)", missing.join(", "));
+    }
+}
+
+/// What is easily forgotten where others can reach the server.
+fn warn_of_the_public(server: &Server) {
+    if server.tls_cert.is_none() {
+        warn!("tokens travel unencrypted: set server.tls_cert and server.tls_key, or let a proxy do TLS");
+    }
+    if server.allowed_hosts.is_empty() {
+        warn!("only requests for loopback names are answered: add this server's names to server.allowed_hosts");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::file;
 use super::table::{Config, Default, KEYS, Key};
-use super::value::{Value, without_secrets};
+use super::value::{Kind, Value, shown};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,11 +48,8 @@ impl ConfigError {
     }
 
     pub fn value(key: &str, setting: &Setting, message: impl fmt::Display) -> Self {
-        let shown = match KEYS.iter().find(|known| known.path() == key) {
-            Some(known) => known.kind.shown(&setting.text),
-            None => without_secrets(&setting.text),
-        };
-        Self(format!("{key} = {shown:?} ({}): {message}", setting.origin))
+        let kind = KEYS.iter().find(|known| known.path() == key).map_or(Kind::Text, |known| known.kind);
+        Self(format!("{key} = {:?} ({}): {message}", shown(kind, &setting.text), setting.origin))
     }
 
     pub fn other(message: impl Into<String>) -> Self {

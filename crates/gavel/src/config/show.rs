@@ -2,7 +2,7 @@
 
 use super::resolve::{Origin, Settings};
 use super::table::{Default, KEYS, Key};
-use super::value::Kind;
+use super::value::{Kind, shown};
 use crate::ui::Paint;
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ pub fn as_toml(settings: &Settings, paint: Paint) -> String {
             _ = writeln!(out, "\n{}", paint.bold(&format!("[{section}]")));
         }
         let setting = settings.setting(&key.path());
-        let value = key.kind.to_toml(&key.kind.shown(&setting.text));
+        let value = key.kind.to_toml(&shown(key.kind, &setting.text));
         // A key that is not set has no TOML value; a comment shows that it exists.
         let line = match setting.text.is_empty() && setting.origin == Origin::Default {
             true => format!("# {} =", key.name),
@@ -32,7 +32,7 @@ pub fn as_json(settings: &Settings) -> serde_json::Value {
     let entries = KEYS.iter().map(|key| {
         let setting = settings.setting(&key.path());
         let mut entry = serde_json::json!({
-            "value": key.kind.shown(&setting.text),
+            "value": shown(key.kind, &setting.text),
             "source": setting.origin.as_str(),
         });
         match &setting.origin {

@@ -65,16 +65,6 @@ impl Kind {
     }
 }
 
-impl Kind {
-    /// The text as everybody may see it.
-    pub fn shown(self, text: &str) -> String {
-        match self {
-            Self::Secrets => list(text).iter().map(|_| "****").collect::<Vec<_>>().join(","),
-            _ => without_secrets(text),
-        }
-    }
-}
-
 fn quote(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -212,6 +202,14 @@ pub fn without_secrets(text: &str) -> String {
     text.split(',').map(hide).collect::<Vec<_>>().join(",")
 }
 
+/// What may be shown of a value: nothing of a secret, and no password.
+pub fn shown(kind: Kind, text: &str) -> String {
+    match kind {
+        Kind::Secrets if !text.is_empty() => "****".to_owned(),
+        _ => without_secrets(text),
+    }
+}
+
 /// A number of CPUs; fractions are allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cpus(pub f64);
@@ -313,12 +311,12 @@ mod tests {
     fn secrets_are_long_and_never_shown() {
         let secrets = Secrets::parse("0123456789abcdef, fedcba9876543210").unwrap();
         assert_eq!(secrets.0.len(), 2);
-        assert_eq!(Kind::Secrets.shown("0123456789abcdef, fedcba9876543210"), "****,****");
+        assert_eq!(shown(Kind::Secrets, "0123456789abcdef, fedcba9876543210"), "****");
         assert_eq!(format!("{secrets:?}"), "2 secrets");
         for wrong in ["0123456789abcde", "0123456789abcdef,short", "0123456789 abcdef", "0123456789abcdé\u{fc}ü"] {
             assert!(Secrets::parse(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(Kind::Secrets.shown(""), "");
+        assert_eq!(shown(Kind::Secrets, ""), "");
     }
 
     #[test]

@@ -63,7 +63,9 @@ fn an_address_that_others_reach_is_refused_until_there_is_a_token() {
     assert_eq!(server.get("/api/v1/jobs").status, 401);
     assert_eq!(server.get("/healthz").status, 200);
     assert_eq!(get(&server, "/api/v1/jobs", &token).status, 200);
-    assert!(server.log().contains("tokens travel unencrypted"), "{}", server.log());
+    for forgotten in ["tokens travel unencrypted", "server.allowed_hosts"] {
+        assert!(server.log().contains(forgotten), "{forgotten}: {}", server.log());
+    }
     server.stop();
     // One that was revoked opens nothing, not even for its operator.
     said(dir.path(), &["token", "revoke", "ci"]);
