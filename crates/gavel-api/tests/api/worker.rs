@@ -69,7 +69,7 @@ async fn work(store: Arc<dyn Store>, queue: Arc<dyn Queue>, hold: Arc<Semaphore>
             completed(&claim.job)
         }
         // Says back what is typed.
-        "echo" => {
+        "echo" if claim.job.interactive.is_some() => {
             let typed = Arc::new(Notify::new());
             let ring = typed.clone();
             let mut inputs = queue.take_input(id, Box::new(move || ring.notify_one()));
