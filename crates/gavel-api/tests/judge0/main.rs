@@ -10,6 +10,7 @@ mod server;
 #[path = "../api/worker.rs"]
 mod worker;
 
+mod access;
 mod attributes;
 mod batch;
 mod http;

@@ -16,6 +16,7 @@ const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 #[derive(Debug, Clone)]
 struct Received {
+    method: String,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
     answered: u16,
@@ -95,6 +96,7 @@ fn serve(socket: TcpStream, notes: &Mutex<Vec<Received>>, answer: &(dyn Fn(usize
         }
         lines.push(line.trim_end().to_owned());
     }
+    let method = lines.first()?.split(' ').next()?.to_owned();
     let headers: BTreeMap<String, String> =
         lines.iter().filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.to_lowercase(), v.to_owned())).collect();
     let mut body = vec![0; headers.get("content-length")?.parse().ok()?];
@@ -102,7 +104,7 @@ fn serve(socket: TcpStream, notes: &Mutex<Vec<Received>>, answer: &(dyn Fn(usize
     let answered = {
         let mut notes = notes.lock().expect("lock");
         let answered = answer(notes.len());
-        notes.push(Received { headers, body, answered });
+        notes.push(Received { method, headers, body, answered });
         answered
     };
     // 0: hangs up without a word. 1: says nothing until the other side hangs up.
@@ -300,5 +302,34 @@ fn the_documented_verification_accepts_real_callbacks_only() {
         let job = json!({ "language": language, "source_code": example + "\n" + driver, "stdin": stdin });
         let done = server.judge(&job);
         assert_eq!(text(&done, "stdout"), expected, "{language}: {done:#}");
+    }
+}
+
+/// Whatever became of a submission, and however it was sent, Judge0's receivers get the same attributes, as base64.
+#[test]
+fn submissions_of_judge0_are_told_as_judge0_tells_them() {
+    let _turn = among_others();
+    let receiver = Receiver::start(|_| 200);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let server = start(dir.path(), &receiver);
+    // Bash and C.
+    let programs = [(46, "echo out; echo err >&2", 3), (46, "exit 3", 11), (50, "int main(void) { return x; }", 6)];
+    let mut wanted = BTreeMap::new();
+    for (language, source, status) in programs {
+        let body = json!({ "language_id": language, "source_code": source, "callback_url": receiver.url() });
+        let answer = server.post("/submissions", &body);
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        wanted.insert(text(&answer.body, "token"), status);
+    }
+    eventually("all callbacks came", || (receiver.received().len() == wanted.len()).then_some(()));
+    for call in receiver.received() {
+        assert_eq!((call.method.as_str(), call.headers["content-type"].as_str()), ("PUT", "application/json"));
+        let body: Value = serde_json::from_slice(&call.body).expect("JSON");
+        let token = text(&body, "token");
+        assert_eq!(body["status"]["id"], json!(wanted[&token]), "{body:#}");
+        assert_eq!(body, server.get(&format!("/submissions/{token}?base64_encoded=true")).body);
+        if wanted[&token] == 3 {
+            assert_eq!((text(&body, "stdout"), text(&body, "stderr")), ("b3V0Cg==\n".into(), "ZXJyCg==\n".into()));
+        }
     }
 }
