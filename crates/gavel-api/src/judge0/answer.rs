@@ -5,10 +5,11 @@ use super::error::Refusal;
 use super::languages;
 use super::options::Options;
 use super::origin::Origin;
-use super::status::{Ending, ending};
+use super::status::{Ending, Status, ending};
 use crate::languages::Shelf;
 use gavel_core::{JobId, Timestamp};
 use gavel_store::JobRecord;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
@@ -118,6 +119,8 @@ enum Shown<'a> {
     /// The same, but never a reason to refuse.
     Message(&'a str),
     Plain(Value),
+    /// Its members in Judge0's order, which a [`Value`] would not keep.
+    Status(Status),
 }
 
 impl View<'_> {
@@ -133,6 +136,7 @@ impl View<'_> {
             out.push(b':');
             match self.shown(name, record, &origin, &ending) {
                 Shown::Plain(value) => write(&mut out, &value),
+                Shown::Status(status) => write(&mut out, &status.shown()),
                 Shown::Message(text) if self.encoding == Encoding::Plain => write(&mut out, &Value::from(text)),
                 Shown::Message(text) => self.bytes(&mut out, text.as_bytes())?,
                 Shown::Bytes(bytes) => self.bytes(&mut out, bytes)?,
@@ -188,7 +192,7 @@ impl View<'_> {
             "callback_url" => json!(job.callback.as_ref().map(|callback| &callback.url)),
             "additional_files" => json!(origin.additional_files),
             "enable_network" => json!(job.network),
-            "status" => json!(ending.status.shown()),
+            "status" => return Shown::Status(ending.status),
             "language" => {
                 let name = languages::name(self.shelf, origin.flavour, origin.language_id, &job.language);
                 json!({ "id": origin.language_id, "name": name })
@@ -200,7 +204,7 @@ impl View<'_> {
     }
 }
 
-fn write(out: &mut Vec<u8>, value: &Value) {
+fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     // Writing into memory cannot fail.
     let _written = serde_json::to_writer(out, value);
 }

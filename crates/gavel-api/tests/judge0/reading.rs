@@ -37,6 +37,7 @@ async fn the_default_fields_come_in_their_order() {
     assert_eq!(answer.status, 201);
     let wanted = ["stdout", "time", "memory", "stderr", "token", "compile_output", "message", "status"];
     assert_eq!(names(&answer.text()), wanted);
+    assert!(answer.text().ends_with(r#""status":{"id":3,"description":"Accepted"}}"#), "{}", answer.text());
     let body = answer.json();
     assert_eq!((&body["stdout"], &body["time"], &body["memory"]), (&json!("hi\n"), &json!("0.001204"), &json!(1532)));
     assert_eq!(body["status"], json!({ "id": 3, "description": "Accepted" }));
