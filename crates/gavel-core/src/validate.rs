@@ -213,10 +213,11 @@ fn check_files(draft: &Draft, language: Option<&Language>, rules: &Rules, found:
             found.wrong(field(), format!("{:?} appears twice", file.path));
         }
     }
+    let source = language.and_then(|language| language.source_file.as_deref());
     for path in &seen {
         // "a" and "a/b" cannot both be files.
-        let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
-        if let Some(parent) = parents.into_iter().find(|parent| seen.contains(parent)) {
+        let mut parents = path.match_indices('/').map(|(at, _)| &path[..at]);
+        if let Some(parent) = parents.find(|parent| seen.contains(parent) || source == Some(*parent)) {
             found.wrong("files", format!("{parent:?} is a file and a directory of {path:?}"));
         }
     }
@@ -440,6 +441,15 @@ mod tests {
         for (change, field) in table {
             assert_eq!(fields(*change), [*field]);
         }
+    }
+
+    #[test]
+    fn the_source_is_a_file_like_the_others() {
+        let file = |path: &str| File { path: path.into(), content: vec![] };
+        assert_eq!(fields(|d| d.files = vec![file("main.py")]), ["files[0].path"]);
+        assert_eq!(fields(|d| d.files = vec![file("main.py/x")]), ["files"]);
+        assert_eq!(fields(|d| d.files = vec![file("a"), file("a/b")]), ["files"]);
+        assert_eq!(fields(|d| d.files = vec![file("main.py.d/x")]), [] as [&str; 0]);
     }
 
     #[test]
