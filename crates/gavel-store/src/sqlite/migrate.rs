@@ -59,6 +59,10 @@ pub(super) fn apply(conn: &mut Connection, path: &Path) -> Result<usize, OpenErr
         ))
         .map_err(sql)?;
         tx.commit().map_err(sql)?;
+    } else {
+        // Whatever is written from here on may fold the log, which a process before this one may have left with
+        // a hole on the disk.
+        super::log::make_whole(conn, path).map_err(sql)?;
     }
     let known = MIGRATIONS.last().map_or(0, |m| m.version);
     let found = current_version(conn).map_err(sql)?;
