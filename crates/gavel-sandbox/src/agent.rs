@@ -99,6 +99,12 @@ impl Link {
         &mut self.child
     }
 
+    /// Ends the conversation: an agent that hears nobody any more ends, and a container with it.
+    pub fn hang_up(&mut self) -> std::io::Result<()> {
+        self.to = File::options().write(true).open("/dev/null")?;
+        Ok(())
+    }
+
     /// From its first word until it takes commands, which it must within `limit`.
     pub fn greet(&mut self, setup: &Setup, limit: Duration) -> Result<(), Fault> {
         let deadline = Instant::now() + limit;

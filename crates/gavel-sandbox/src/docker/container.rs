@@ -205,6 +205,17 @@ impl Container {
         matches!(self.link.child().try_wait(), Ok(None))
     }
 
+    /// Asks it to end, with everything in it. The client of one that was asked ends when the daemon has removed it.
+    pub fn ask_to_end(&mut self) -> std::io::Result<()> {
+        self.link.hang_up()
+    }
+
+    /// Has it ended as it was asked to, and been removed? A client that lost the daemon says that it failed.
+    pub fn is_removed_within(&mut self, limit: Duration) -> bool {
+        let child = self.link.child();
+        ends_within(child, limit) && matches!(child.try_wait(), Ok(Some(status)) if status.success())
+    }
+
     pub fn age(&self) -> Duration {
         self.born.elapsed()
     }

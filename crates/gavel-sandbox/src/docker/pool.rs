@@ -31,6 +31,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// Removed in one call.
 const BATCH: usize = 32;
 
+/// How long those that were asked may take to end and be removed.
+const ENDING: Duration = Duration::from_secs(2);
+
 const REMOVAL: Duration = Duration::from_secs(60);
 
 /// When to look again for one that the daemon is removing.
@@ -87,8 +90,6 @@ struct Inner {
 
 struct Rubbish {
     id: Id,
-    /// Ended when it is removed, and not before: an agent that ends by itself is removed by the daemon,
-    /// at the same time as by us.
     container: Option<Container>,
     due: Instant,
     tries: u32,
@@ -448,6 +449,10 @@ impl Shared {
     }
 
     fn remove(&self, batch: Vec<Rubbish>) -> Result<(), CliError> {
+        let batch = self.let_end(batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
         let names: Vec<String> = batch.iter().map(|rubbish| self.maker.name(rubbish.id)).collect();
         let (gone, why) = match self.remove_names(&names, REMOVAL) {
             Ok(outcome) => outcome,
@@ -493,6 +498,32 @@ impl Shared {
         // Ending the clients takes a moment, too.
         drop(ended);
         Ok(())
+    }
+
+    /// Lets them end by themselves, all at once, and the daemon remove them, which costs no call of the command
+    /// line. Returns those that do not.
+    fn let_end(&self, mut batch: Vec<Rubbish>) -> Vec<Rubbish> {
+        for container in batch.iter_mut().filter_map(|rubbish| rubbish.container.as_mut()) {
+            if let Err(error) = container.ask_to_end() {
+                tracing::warn!(%error, name = container.name, "cannot ask a container to end: it is killed");
+            }
+        }
+        let until = Instant::now() + ENDING;
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let is_removed = |rubbish: &mut Rubbish| {
+            rubbish.container.as_mut().is_some_and(|container| container.is_removed_within(left(until)))
+        };
+        let ended: Vec<Rubbish> = batch.extract_if(.., is_removed).collect();
+        let mut inner = self.lock();
+        for rubbish in &ended {
+            inner.stock.gone(rubbish.id);
+            metrics::counter!("gavel_containers_removed_total").increment(1);
+        }
+        drop(inner);
+        if !ended.is_empty() {
+            self.work.notify_all();
+        }
+        batch
     }
 
     /// Those that do not exist any more, and what was said of the others.
