@@ -347,7 +347,7 @@ fn the_files_of_an_order_do_not_use_up_the_inodes_of_its_command() {
     let (_, mut sandbox) = open(&native(None));
     let deep = |i: usize| (0..15).map(|level| format!("{i}-{level}/")).collect::<String>() + "f";
     let mut command = shell("find . -type f | wc -l; mkdir own; cd own; touch $(seq 4000) && ls | wc -l");
-    let file = |i| InputFile { path: deep(i).into(), executable: false, content: Content::Bytes(b"x") };
+    let file = |i| InputFile { path: deep(i), executable: false, content: Content::Bytes(b"x") };
     command.files = (0..1000).map(file).collect();
     // With and without a working directory that is made beforehand.
     for collect in [Collect::default(), Collect { patterns: vec!["none".into()], ..everything() }] {
@@ -364,7 +364,7 @@ fn a_large_order_after_a_small_limit_has_room() {
     let mut small = shell("echo small");
     small.limits.memory = Bytes::mib(8);
     let mut large = shell("cat f* | wc -c");
-    let file = |i| InputFile { path: format!("f{i}").into(), executable: false, content: Content::Bytes(&content) };
+    let file = |i| InputFile { path: format!("f{i}"), executable: false, content: Content::Bytes(&content) };
     large.files = (0..8).map(file).collect();
     for _ in 0..2 {
         assert_eq!(text(&run(&mut *sandbox, &small).stdout), "small\n");
