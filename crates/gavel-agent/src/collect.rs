@@ -68,7 +68,8 @@ impl LeftOut {
         if self.0.len() == NAMED {
             return;
         }
-        let shown = &path[..path.floor_char_boundary(SHOWN)];
+        let end = (0..=SHOWN.min(path.len())).rfind(|at| path.is_char_boundary(*at)).unwrap_or(0);
+        let shown = &path[..end];
         let cut = if shown.len() < path.len() { "..." } else { "" };
         self.0.push(format!("{shown}{cut}: {why}"));
     }
