@@ -27,8 +27,11 @@ const STALE: u64 = 8 << 20;
 /// The limit follows what is charged beforehand in such steps, so that it is seldom written.
 const STEP: u64 = 1 << 20;
 
-/// What the agent may need on its own while it reads what a command has left.
+/// What the agent may need on its own while it reads what a command has left, or the next order.
 const READING: u64 = 32 << 20;
+
+/// Messages up to this fit into what the agent has beside any limit.
+const UNNOTICED: u64 = 64 << 10;
 
 pub enum Cgroup {
     V1(V1),
@@ -147,6 +150,17 @@ impl Cgroup {
     pub fn make_room(&mut self) -> Result<(), Failed> {
         match self {
             Self::V1(v1) => v1.memory.set_limit(v1.memory.limit + READING),
+            _ => Ok(()),
+        }
+    }
+
+    /// A message of this length is about to come, while the limit is still that of the command before.
+    pub fn make_room_for(&mut self, length: u64) -> Result<(), Failed> {
+        match self {
+            // No limit at all yet: then there is room.
+            Self::V1(v1) if length > UNNOTICED && v1.memory.limit != 0 && v1.memory.limit < length + READING => {
+                v1.memory.set_limit(length + READING)
+            }
             _ => Ok(()),
         }
     }

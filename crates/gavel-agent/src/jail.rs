@@ -147,13 +147,20 @@ impl<'a> Plan<'a> {
             files: files.collect::<Result<_, Failed>>()?,
             limits,
             tmpfs: [
-                tmpfs_data(limits.work, limits.inodes, "755", user),
+                tmpfs_data(limits.work, inodes(order), "755", user),
                 tmpfs_data(limits.tmp, limits.inodes, "1777", user),
                 tmpfs_data(limits.shm, limits.inodes, "1777", user),
             ],
             around,
         })
     }
+}
+
+/// Inodes of /box: what the order brings does not count against what the command may make.
+pub fn inodes(order: &Order) -> u32 {
+    // Each file and each directory above it. Directories that files share are counted again, which costs nothing.
+    let brought: usize = order.files.iter().map(|file| 1 + file.path.matches('/').count()).sum();
+    order.limits.inodes.saturating_add(u32::try_from(brought).unwrap_or(u32::MAX))
 }
 
 fn c_string(text: &str) -> Result<CString, Failed> {

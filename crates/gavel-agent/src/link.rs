@@ -55,19 +55,29 @@ impl Link {
 
     /// The next message; `None` when the server is gone.
     pub fn receive(&mut self) -> Result<Option<Message>, Failed> {
-        let kind = wire::read_frame(&mut self.input, &mut self.body, MAX_BODY).at("read from the server")?;
+        self.receive_after(|_| Ok(()))
+    }
+
+    /// The same; `prepare` is told how long it is before it is in memory.
+    pub fn receive_after(
+        &mut self,
+        prepare: impl FnOnce(usize) -> Result<(), Failed>,
+    ) -> Result<Option<Message>, Failed> {
+        let step = "read from the server";
+        let Some((length, kind)) = wire::read_header(&mut self.input, MAX_BODY).at(step)? else { return Ok(None) };
+        prepare(length)?;
+        wire::read_body(&mut self.input, &mut self.body, length).at(step)?;
         Ok(Some(match kind {
-            None => return Ok(None),
-            Some(wire::SETUP) => Message::Setup(std::mem::take(&mut self.body)),
-            Some(wire::RUN) => Message::Run(std::mem::take(&mut self.body)),
-            Some(wire::STDIN) => Message::Stdin(std::mem::take(&mut self.body)),
-            Some(wire::STDIN_END) => Message::End,
-            Some(wire::RESIZE) => {
+            wire::SETUP => Message::Setup(std::mem::take(&mut self.body)),
+            wire::RUN => Message::Run(std::mem::take(&mut self.body)),
+            wire::STDIN => Message::Stdin(std::mem::take(&mut self.body)),
+            wire::STDIN_END => Message::End,
+            wire::RESIZE => {
                 let size = postcard::from_bytes(&self.body);
                 Message::Resize(size.map_err(|_| Errno::PROTO).at("understand the server")?)
             }
-            Some(wire::STOP) => Message::Stop,
-            Some(_) => return Err(Errno::PROTO).at("understand the server"),
+            wire::STOP => Message::Stop,
+            _ => return Err(Errno::PROTO).at("understand the server"),
         }))
     }
 

@@ -81,7 +81,7 @@ fn serve(mut agent: Agent) -> ExitCode {
         return ExitCode::FAILURE;
     }
     loop {
-        match agent.link.receive() {
+        match agent.next() {
             Ok(Some(Message::Run(mut frame))) => {
                 let done = agent.run(&mut frame).and_then(|()| agent.clean()).and_then(|()| agent.recycle(frame));
                 if let Err(failed) = done {

@@ -6,7 +6,7 @@ use crate::container::{self, Container, Orphans};
 use crate::failed::{At, Failed};
 use crate::feed::Feeder;
 use crate::jail::{self, Enclosure, Plan, Record, Surroundings, Walls};
-use crate::link::Link;
+use crate::link::{Link, Message};
 use crate::root::tmpfs_data;
 use crate::sys::{self, Memory, Once, Process};
 use crate::terminal::{self, Terminal};
@@ -89,6 +89,12 @@ impl Agent {
         };
         tools.forget_peak()?;
         Ok(Self { link, tools, kept: Kept::new() })
+    }
+
+    /// The next message, between commands.
+    pub fn next(&mut self) -> Result<Option<Message>, Failed> {
+        let cgroup = &mut self.tools.cgroup;
+        self.link.receive_after(|length| cgroup.make_room_for(length as u64))
     }
 
     /// Gives an order's buffer back for the next one.
@@ -290,7 +296,7 @@ impl Tools {
     fn make_work(&self, order: &Order) -> Result<OwnedFd, Failed> {
         let step = "make /box";
         let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).at(step)?;
-        let data = tmpfs_data(order.limits.work, order.limits.inodes, "755", (self.uid, self.gid));
+        let data = tmpfs_data(order.limits.work, jail::inodes(order), "755", (self.uid, self.gid));
         for pair in data.to_string_lossy().split(',') {
             let (key, value) = pair.split_once('=').ok_or(Errno::INVAL).at(step)?;
             fsconfig_set_string(&fs, key, value).at(step)?;

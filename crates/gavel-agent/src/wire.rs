@@ -234,6 +234,23 @@ pub struct FileHead {
     pub size: u64,
 }
 
+/// The longest path of a collected file, its longest component, and how many components it may have: the
+/// server takes any other for a violation.
+pub const MAX_PATH: usize = 1024;
+pub const MAX_COMPONENT: usize = 255;
+pub const MAX_DEPTH: usize = 16;
+
+impl FileHead {
+    /// Can a file of this name be sent?
+    pub fn can_name(path: &str) -> bool {
+        let plain = |name: &str| !matches!(name, "" | "." | "..") && name.len() <= MAX_COMPONENT;
+        path.len() <= MAX_PATH
+            && !path.contains('\0')
+            && path.split('/').all(plain)
+            && path.split('/').count() <= MAX_DEPTH
+    }
+}
+
 /// The agent could not do what it was told: which step, and the errno (0: none).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Failure {
@@ -273,8 +290,8 @@ pub fn header(bytes: &[u8; HEADER], max: usize) -> io::Result<(usize, u8)> {
     Ok((len, bytes[4]))
 }
 
-/// Reads one frame into `body`; `None` when the stream ends between frames.
-pub fn read_frame(from: &mut impl Read, body: &mut Vec<u8>, max: usize) -> io::Result<Option<u8>> {
+/// Reads the length and the kind of the next frame; `None` when the stream ends between frames.
+pub fn read_header(from: &mut impl Read, max: usize) -> io::Result<Option<(usize, u8)>> {
     let mut head = [0u8; HEADER];
     let mut got = 0;
     while got < HEADER {
@@ -286,18 +303,28 @@ pub fn read_frame(from: &mut impl Read, body: &mut Vec<u8>, max: usize) -> io::R
             Err(e) => return Err(e),
         }
     }
-    let (len, kind) = header(&head, max)?;
+    header(&head, max).map(Some)
+}
+
+/// Reads the body that a header has announced.
+pub fn read_body(from: &mut impl Read, body: &mut Vec<u8>, len: usize) -> io::Result<()> {
     body.clear();
     // `take` grows the buffer as bytes arrive: a lying length costs nothing.
     if from.take(len as u64).read_to_end(body)? != len {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Some(kind))
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read_frame(from: &mut impl Read, body: &mut Vec<u8>, max: usize) -> io::Result<Option<u8>> {
+        let Some((len, kind)) = read_header(from, max)? else { return Ok(None) };
+        read_body(from, body, len)?;
+        Ok(Some(kind))
+    }
 
     #[test]
     fn a_frame_survives_the_wire() {

@@ -693,6 +693,22 @@ mod tests {
     }
 
     #[test]
+    fn the_agent_knows_which_paths_the_server_takes() {
+        let long = |length: usize| "x".repeat(length);
+        let deep = |depth: usize| vec!["d"; depth].join("/");
+        let far = |last: usize| [long(255), long(255), long(255), long(last)].join("/");
+        for path in [long(255), long(256), deep(16), deep(17), far(255), far(255) + "/", far(254) + "/y"] {
+            assert_eq!(FileHead::can_name(&path), gavel_core::path::check(&path).is_ok(), "{path}");
+        }
+        let [longest, too_long] = [far(254) + "/y", far(255) + "/y"];
+        for path in
+            [longest.as_str(), &too_long, "", "/a", "a//b", "a/", ".", "a/..", "..a", "a b/\u{fc}", "a\0b", "\n"]
+        {
+            assert_eq!(FileHead::can_name(path), gavel_core::path::check(path).is_ok(), "{path:?}");
+        }
+    }
+
+    #[test]
     fn files_are_sent_once_while_there_is_room_for_them() {
         let [a, b, c, huge, small] = [("a", 20), ("b", 20), ("c", 20), ("huge", 60), ("small", 1)];
         let mut kept = Kept { limit: 50 << 10, ..Kept::default() };

@@ -279,6 +279,104 @@ fn what_leaves_is_bounded() {
     assert!(facts.files.len() == 2 && total == 2000 && !facts.files_left_out.is_empty(), "{:?}", facts.files_left_out);
 }
 
+fn everything() -> Collect {
+    Collect { patterns: vec!["**".into()], max_files: 100, max_total: Bytes::mib(1) }
+}
+
+#[test]
+fn names_that_cannot_be_sent_are_left_out() {
+    let (_, mut sandbox) = open(&native(None));
+    let script = "n=$(printf 'a%.0s' $(seq 250)); mkdir -p $n/$n/$n/$n/$n; echo hi > $n/$n/$n/$n/$n/f; \
+                  mkdir -p 1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16; echo hi > 1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/f; \
+                  echo hi > 1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/f; echo good > good";
+    let mut command = shell(&script.replace("$(printf 'a%.0s' $(seq 250))", &"a".repeat(250)));
+    command.collect = everything();
+    let facts = run(&mut *sandbox, &command);
+    assert_eq!(facts.exit, Exit::Code(0), "{}", text(&facts.stderr));
+    let paths: Vec<_> = facts.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/f", "good"]);
+    let left_out = facts.files_left_out.join("\n");
+    assert_eq!(facts.files_left_out.len(), 2, "{left_out}");
+    assert!(left_out.contains("aaa...: has a path that is too long"), "{left_out}");
+    assert!(left_out.contains("14/15/16: is too deep a directory"), "{left_out}");
+}
+
+#[test]
+fn what_is_left_out_is_bounded() {
+    let (_, mut sandbox) = open(&native(None));
+    let long = "a".repeat(250);
+    let script = format!(
+        "d={long}/{long}/{long}/{long}/{long}/{long}/{long}/{long}; mkdir -p $d; cd $d; \
+         for i in $(seq 40); do echo hi > {long}$i; done"
+    );
+    let mut command = shell(&script);
+    command.collect = everything();
+    let facts = run(&mut *sandbox, &command);
+    assert_eq!((facts.exit, facts.files.len()), (Exit::Code(0), 0), "{}", text(&facts.stderr));
+    assert_eq!(facts.files_left_out.len(), 32);
+    assert!(facts.files_left_out.iter().all(|entry| entry.len() <= 256));
+}
+
+#[test]
+fn nothing_that_matches_is_left_out_unsaid() {
+    let (_, mut sandbox) = open(&native(None));
+    let script = "mkfifo fifo; echo x > \"$(printf 'bad\\377')\"; mkdir \"$(printf 'worse\\377')\"; \
+                  perl -MIO::Socket -e 'IO::Socket::UNIX->new(Local => \"socket\", Listen => 1) or die'";
+    let mut command = shell(script);
+    command.collect = everything();
+    let facts = run(&mut *sandbox, &command);
+    assert_eq!(facts.exit, Exit::Code(0), "{}", text(&facts.stderr));
+    let mut left_out = facts.files_left_out;
+    left_out.sort();
+    assert_eq!(
+        left_out,
+        [
+            "bad\u{fffd}: has a name that is not UTF-8",
+            "fifo: is no regular file with one name",
+            "socket: is no regular file with one name",
+            "worse\u{fffd}: has a name that is not UTF-8",
+        ]
+    );
+    // What nobody asked for is not missed.
+    command.collect.patterns = vec!["*.out".into(), "here/*".into()];
+    assert_eq!(run(&mut *sandbox, &command).files_left_out, Vec::<String>::new());
+}
+
+#[test]
+fn the_files_of_an_order_do_not_use_up_the_inodes_of_its_command() {
+    let (_, mut sandbox) = open(&native(None));
+    let deep = |i: usize| (0..15).map(|level| format!("{i}-{level}/")).collect::<String>() + "f";
+    let mut command = shell("find . -type f | wc -l; mkdir own; cd own; touch $(seq 4000) && ls | wc -l");
+    let file = |i| InputFile { path: deep(i), executable: false, content: Content::Bytes(b"x") };
+    command.files = (0..1000).map(file).collect();
+    // With and without a working directory that is made beforehand.
+    for collect in [Collect::default(), Collect { patterns: vec!["none".into()], ..everything() }] {
+        command.collect = collect;
+        let facts = run(&mut *sandbox, &command);
+        assert_eq!(text(&facts.stdout), "1000\n4000\n", "{:?} {}", facts.exit, text(&facts.stderr));
+    }
+}
+
+#[test]
+fn a_large_order_after_a_small_limit_has_room() {
+    let (_, mut sandbox) = open(&native(None));
+    let content = vec![b'x'; 4 << 20];
+    let mut small = shell("echo small");
+    small.limits.memory = Bytes::mib(8);
+    let mut large = shell("cat f* | wc -c");
+    let file = |i| InputFile { path: format!("f{i}"), executable: false, content: Content::Bytes(&content) };
+    large.files = (0..8).map(file).collect();
+    for _ in 0..2 {
+        assert_eq!(text(&run(&mut *sandbox, &small).stdout), "small\n");
+        let facts = run(&mut *sandbox, &large);
+        assert_eq!((text(&facts.stdout), facts.oom_kills), ("33554432\n", 0));
+    }
+    // The room was for the order alone.
+    let mut greedy = shell("head -c 16777216 /dev/zero | tail -c 16777216 | wc -c");
+    greedy.limits.memory = Bytes::mib(8);
+    assert!(run(&mut *sandbox, &greedy).oom_kills > 0);
+}
+
 #[test]
 fn a_large_stdin_is_fed_as_it_is_read() {
     let (_, mut sandbox) = open(&native(None));

@@ -27,6 +27,11 @@ pub const OVERHEAD: Bytes = Bytes::mib(4);
 /// Processes of a container beyond those of the job: the agent and the job's init.
 const OWN_PROCESSES: u32 = 2;
 
+/// Inodes of /box beyond those that a command may take: for the files that it brings, and the directories above
+/// them. A container is made before its commands are known, so this is what they may bring at most: what a
+/// compile step can leave (the agent looks at 20,000 entries), and 1,000 files that are 16 deep.
+const BROUGHT: u32 = 20_000 + 1_000 * 16;
+
 impl Recipe {
     /// For commands without a network.
     pub fn new(image: &str, limits: &Limits, scratch: &Scratch) -> Self {
@@ -108,9 +113,10 @@ impl Plan<'_> {
         argv.all(["--oom-score-adj", "500"]);
         // Otherwise all that passes between agent and server would also go to a file of the daemon's, without end.
         argv.all(["--log-driver", "none"]);
-        let exec = |size: Bytes| format!("rw,exec,nosuid,nodev,size={},nr_inodes={},mode=1777", size.0, recipe.inodes);
-        self.tmpfs(&mut argv, "/box", exec(recipe.work));
-        self.tmpfs(&mut argv, "/tmp", exec(recipe.tmp));
+        let exec =
+            |size: Bytes, inodes: u32| format!("rw,exec,nosuid,nodev,size={},nr_inodes={inodes},mode=1777", size.0);
+        self.tmpfs(&mut argv, "/box", exec(recipe.work, recipe.inodes.saturating_add(BROUGHT)));
+        self.tmpfs(&mut argv, "/tmp", exec(recipe.tmp, recipe.inodes));
         // Over those that every container has: without a bound on inodes the first, writable the second.
         let shm = format!("rw,nosuid,nodev,noexec,size={},nr_inodes={},mode=1777", recipe.shm.0, recipe.inodes);
         self.tmpfs(&mut argv, "/dev/shm", shm);
@@ -186,7 +192,7 @@ mod tests {
             "--ipc private --cgroupns private",
             "--memory 272629760 --memory-swap 272629760 --pids-limit 66 --cpus 1.5",
             "--ulimit core=1:1 --ulimit nofile=1024:1024 --oom-score-adj 500 --log-driver none",
-            "--tmpfs /box:rw,exec,nosuid,nodev,size=67108864,nr_inodes=4096,mode=1777",
+            "--tmpfs /box:rw,exec,nosuid,nodev,size=67108864,nr_inodes=40096,mode=1777",
             "--tmpfs /tmp:rw,exec,nosuid,nodev,size=33554432,nr_inodes=4096,mode=1777",
             "--tmpfs /dev/shm:rw,nosuid,nodev,noexec,size=16777216,nr_inodes=4096,mode=1777",
             "--tmpfs /dev/mqueue:ro,size=4k",
