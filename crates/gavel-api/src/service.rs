@@ -159,6 +159,7 @@ type Counts = HashMap<Option<String>, (Instant, Arc<Counted>)>;
 pub struct Counted {
     pub at: Timestamp,
     pub census: Census,
+    /// Only for whoever sees all; for others it is 0, and what runs is counted with what waits.
     pub running: u64,
 }
 
@@ -205,20 +206,24 @@ impl Service {
         self.insert_one(new, Told::AtOnce).await
     }
 
-    /// The same, and then waits for the job to end, at most for `patience`.
+    /// The same, and then waits for the job to end, at most for `patience`. `held` is dropped when the job is
+    /// stored: a request that waits does not hold its body.
     pub async fn submit_and_wait(
         &self,
         owner: &Owner,
         draft: Draft,
         key: Option<Idempotency>,
         patience: Duration,
+        held: impl Send,
     ) -> Result<Waited, ServiceError> {
         let until = Instant::now() + patience;
         let new = self.admit(owner, draft, key)?;
         // Before anything is stored: a refused client must be able to try again.
         let _permit = self.waiters.try_acquire().map_err(|_| ServiceError::TooManyWaiters)?;
         let mut listener = self.queue.listen(new.id);
-        match self.insert_one(new, Told::AtTheEnd).await? {
+        let stored = self.insert_one(new, Told::AtTheEnd).await?;
+        drop(held);
+        match stored {
             Submitted::Known(id) => self.wait_for(id, until).await.map(Waited::Read),
             Submitted::New(receipt) => self.wait_stored(receipt, listener.as_mut(), until).await,
         }
@@ -422,7 +427,16 @@ impl Service {
         {
             return Ok(counted.clone());
         }
-        let (census, running) = (self.store.census(whose.clone()).await?, self.store.depth().await?.running);
+        let mut census = self.store.census(whose.clone()).await?;
+        // What runs and how large the store is are known for all owners together only, and nobody's business
+        // but the operator's.
+        let running = match owner.sees_all {
+            true => self.store.depth().await?.running,
+            false => {
+                census.size = 0;
+                0
+            }
+        };
         let counted = Arc::new(Counted { at: now(), census, running });
         known.insert(whose, (Instant::now(), counted.clone()));
         Ok(counted)
