@@ -107,7 +107,9 @@ fn read_json(body: &[u8], max_batch: usize) -> Result<Map<String, Value>, Refusa
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
-    let mut reader = serde_json::Deserializer::from_slice(body);
+    // Also what is stepped over must be text.
+    let body = std::str::from_utf8(body).map_err(|_| Refusal::MALFORMED)?;
+    let mut reader = serde_json::Deserializer::from_str(body);
     let value = Level::Body { max_batch }.deserialize(&mut reader).map_err(|_| Refusal::MALFORMED)?;
     reader.end().map_err(|_| Refusal::MALFORMED)?;
     match value {
