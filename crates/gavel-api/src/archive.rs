@@ -22,16 +22,30 @@ pub struct Limits {
     pub total: u64,
     /// Bytes of all files for each byte of the archive, beyond an allowance of [`ALLOWANCE`].
     pub ratio: u64,
+    /// Bytes that other archives of the same request leave to this one.
+    pub left: u64,
+}
+
+impl Limits {
+    /// The most that an archive of this size may grow to: what is reserved before it is unpacked.
+    pub fn most(&self, archive: u64) -> u64 {
+        self.by_ratio(archive).min(self.total)
+    }
+
+    fn by_ratio(&self, archive: u64) -> u64 {
+        self.ratio.saturating_mul(archive).saturating_add(ALLOWANCE)
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 1000, total: 64 << 20, ratio: 100 }
+        Self { entries: 1000, total: 64 << 20, ratio: 100, left: u64::MAX }
     }
 }
 
-/// An archive may always grow to this size: a few megabytes of equal lines are an honest test input.
-pub const ALLOWANCE: u64 = 4 << 20;
+/// An archive may always grow to this size: a megabyte of equal lines is an honest test input. Not more: it is
+/// what every archive of a request costs, however small it is.
+pub const ALLOWANCE: u64 = 1 << 20;
 
 /// Why an archive was not unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,8 +223,11 @@ struct Room {
 
 impl Room {
     fn new(archive: u64, limits: &Limits) -> Self {
-        let by_ratio = limits.ratio.saturating_mul(archive).saturating_add(ALLOWANCE);
-        if by_ratio < limits.total {
+        let by_ratio = limits.by_ratio(archive);
+        if limits.left < limits.most(archive) {
+            let limit = format!("the {} bytes that other archives of the request leave to it", limits.left);
+            Self { left: limits.left, limit }
+        } else if by_ratio < limits.total {
             let limit = format!("{} times the archive's size and {ALLOWANCE} bytes", limits.ratio);
             Self { left: by_ratio, limit }
         } else {

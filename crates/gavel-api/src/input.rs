@@ -17,7 +17,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 /// Bodies up to this size are read without asking the common budget.
@@ -28,25 +28,45 @@ const SMALL_BODY: u64 = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 << 20;
 
+/// How long a request that already holds some of the budget waits for more: whoever waits for what it holds is
+/// not to wait long.
+const MORE: Duration = Duration::from_secs(2);
+
 /// A body in memory, and the part of the common budget that it uses.
-pub struct Received<'a> {
+pub struct Received {
     pub bytes: Bytes,
-    _budget: Option<SemaphorePermit<'a>>,
+    pub held: Held,
+}
+
+/// A part of the common budget, kept as long as what is made of a body lives. Dropped, it is free again.
+#[derive(Debug, Default)]
+pub struct Held(Option<OwnedSemaphorePermit>);
+
+impl Held {
+    /// Reserves so many bytes more.
+    pub async fn more(&mut self, app: &App, size: u64) -> Result<(), ApiError> {
+        let permit = reserve(app, size, Instant::now() + MORE).await?;
+        match &mut self.0 {
+            Some(held) => held.merge(permit),
+            None => self.0 = Some(permit),
+        }
+        Ok(())
+    }
 }
 
 /// Reads a whole JSON body of at most `max`.
-pub async fn json_body<'a>(app: &'a App, headers: &HeaderMap, body: Body, max: Size) -> Result<Received<'a>, ApiError> {
+pub async fn json_body(app: &App, headers: &HeaderMap, body: Body, max: Size) -> Result<Received, ApiError> {
     require_type(headers, &["application/json"])?;
     read(app, headers, body, max).await
 }
 
 /// The same of any type, for whoever looks at the type himself.
-pub async fn any_body<'a>(app: &'a App, headers: &HeaderMap, body: Body, max: Size) -> Result<Received<'a>, ApiError> {
+pub async fn any_body(app: &App, headers: &HeaderMap, body: Body, max: Size) -> Result<Received, ApiError> {
     require_no_coding(headers)?;
     read(app, headers, body, max).await
 }
 
-async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body, max: Size) -> Result<Received<'a>, ApiError> {
+async fn read(app: &App, headers: &HeaderMap, body: Body, max: Size) -> Result<Received, ApiError> {
     let deadline = Instant::now() + app.options().body_timeout;
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let mut body = body;
@@ -60,7 +80,7 @@ async fn read<'a>(app: &'a App, headers: &HeaderMap, body: Body, max: Size) -> R
         size => Some(reserve(app, size, deadline).await?),
     };
     match timeout_at(deadline, collect(&mut body, max)).await {
-        Ok(Ok(bytes)) => Ok(Received { bytes, _budget: budget }),
+        Ok(Ok(bytes)) => Ok(Received { bytes, held: Held(budget) }),
         Ok(Err(Refused::TooLarge)) => {
             linger(&mut body).await;
             Err(too_large(max))
@@ -100,10 +120,10 @@ async fn collect(body: &mut Body, max: Size) -> Result<Bytes, Refused> {
     Ok(if rest.is_empty() { first } else { rest.into() })
 }
 
-async fn reserve(app: &App, size: u64, deadline: Instant) -> Result<SemaphorePermit<'_>, ApiError> {
+async fn reserve(app: &App, size: u64, deadline: Instant) -> Result<OwnedSemaphorePermit, ApiError> {
     let busy = || ApiError::busy("busy", "too many large requests at once: try again later", 1);
     let kib = u32::try_from(size.div_ceil(1024)).map_err(|_| busy())?;
-    match timeout_at(deadline, app.body_budget().acquire_many(kib)).await {
+    match timeout_at(deadline, app.body_budget().clone().acquire_many_owned(kib)).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(_)) | Err(_) => Err(busy()),
     }

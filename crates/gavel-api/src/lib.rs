@@ -19,6 +19,7 @@ pub mod languages;
 pub mod metrics;
 pub mod openapi;
 mod owner;
+mod places;
 mod query;
 pub mod router;
 pub mod serve;

@@ -98,9 +98,14 @@ pub fn router(service: Arc<Service>, health: Health, options: HttpOptions) -> Ro
     let cors = options.origins.layer();
     let auth = options.auth.clone();
     let hosts: Arc<[String]> = options.allowed_hosts.clone().into();
-    // A body may never need more than the whole budget, or it would wait for ever.
+    // A request may never need more than the whole budget, or it would wait for ever: its body, and what its
+    // archives grow to.
     let largest = options.max_body.max(options.max_batch_body);
-    let body_budget = input::budget(options.body_budget.max(largest));
+    let unpacked = match options.judge0.enabled {
+        true => judge0::most_unpacked(&options.judge0, &service.options().rules, options.max_batch_body),
+        false => Bytes(0),
+    };
+    let body_budget = input::budget(options.body_budget.max(Bytes(largest.0.saturating_add(unpacked.0))));
     let judge0 = Arc::new(options.judge0.clone());
     let of_judge0 = if judge0.enabled { judge0::routes() } else { Router::new() };
     let app = App(Arc::new(Shared { service, health, options, body_budget, judge0 }));

@@ -5,6 +5,7 @@
 
 use crate::languages::{LanguageBook, Shelf};
 use crate::owner::Owner;
+use crate::places::Places;
 use crate::stats::{Cached, Stats};
 use crate::times::now;
 use crate::watch::Watch;
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
@@ -139,8 +140,8 @@ pub struct Service {
     board: Arc<Board>,
     languages: LanguageBook,
     options: ServiceOptions,
-    waiters: Arc<Semaphore>,
-    watchers: Arc<Semaphore>,
+    waiters: Places,
+    watchers: Places,
     /// Nothing new is taken any more.
     closed: AtomicBool,
     draining: watch::Sender<bool>,
@@ -159,6 +160,7 @@ type Counts = HashMap<Option<String>, (Instant, Arc<Counted>)>;
 pub struct Counted {
     pub at: Timestamp,
     pub census: Census,
+    /// Only for whoever sees all; for others it is 0, and what runs is counted with what waits.
     pub running: u64,
 }
 
@@ -178,8 +180,8 @@ impl Service {
             queue,
             board,
             languages,
-            waiters: Arc::new(Semaphore::new(options.max_waiters.min(Semaphore::MAX_PERMITS))),
-            watchers: Arc::new(Semaphore::new(options.max_watchers.min(Semaphore::MAX_PERMITS))),
+            waiters: Places::new(options.max_waiters),
+            watchers: Places::new(options.max_watchers),
             closed: AtomicBool::new(false),
             draining: watch::Sender::new(false),
             turnstile: Mutex::new(()),
@@ -205,20 +207,24 @@ impl Service {
         self.insert_one(new, Told::AtOnce).await
     }
 
-    /// The same, and then waits for the job to end, at most for `patience`.
+    /// The same, and then waits for the job to end, at most for `patience`. `held` is dropped when the job is
+    /// stored: a request that waits does not hold its body.
     pub async fn submit_and_wait(
         &self,
         owner: &Owner,
         draft: Draft,
         key: Option<Idempotency>,
         patience: Duration,
+        held: impl Send,
     ) -> Result<Waited, ServiceError> {
         let until = Instant::now() + patience;
         let new = self.admit(owner, draft, key)?;
         // Before anything is stored: a refused client must be able to try again.
-        let _permit = self.waiters.try_acquire().map_err(|_| ServiceError::TooManyWaiters)?;
+        let _place = self.waiters.try_take(owner, 1).ok_or(ServiceError::TooManyWaiters)?;
         let mut listener = self.queue.listen(new.id);
-        match self.insert_one(new, Told::AtTheEnd).await? {
+        let stored = self.insert_one(new, Told::AtTheEnd).await?;
+        drop(held);
+        match stored {
             Submitted::Known(id) => self.wait_for(id, until).await.map(Waited::Read),
             Submitted::New(receipt) => self.wait_stored(receipt, listener.as_mut(), until).await,
         }
@@ -228,7 +234,7 @@ impl Service {
     /// and in the queue. Returns when the job has ended or the server drains.
     pub async fn run_through(&self, owner: &Owner, draft: Draft) -> Result<Waited, ServiceError> {
         let new = self.admit(owner, draft, None)?;
-        let Ok(_permit) = self.waiters.acquire().await else { return Err(ServiceError::TooManyWaiters) };
+        let _place = self.waiters.take(owner).await.ok_or(ServiceError::TooManyWaiters)?;
         let mut listener = self.queue.listen(new.id);
         match self.insert_patiently(new).await? {
             Submitted::New(receipt) => self.wait_stored(receipt, listener.as_mut(), far()).await,
@@ -282,7 +288,7 @@ impl Service {
         let until = Instant::now() + patience;
         let admitted = self.admit_batch(owner, drafts, key)?;
         let wanted = u32::try_from(admitted.len()).map_err(|_| ServiceError::TooManyWaiters)?;
-        let _permits = self.waiters.try_acquire_many(wanted).map_err(|_| ServiceError::TooManyWaiters)?;
+        let _places = self.waiters.try_take(owner, wanted).ok_or(ServiceError::TooManyWaiters)?;
         let listeners: Vec<_> =
             admitted.iter().map(|new| new.as_ref().ok().map(|new| self.queue.listen(new.id))).collect();
         let answers = self.insert_batch(admitted, Told::AtTheEnd).await?;
@@ -308,17 +314,17 @@ impl Service {
     /// The job when it has ended, or as it is when the time is up.
     pub async fn wait(&self, owner: &Owner, id: JobId, patience: Duration) -> Result<Arc<JobRecord>, ServiceError> {
         let until = Instant::now() + patience;
-        let _permit = self.waiters.try_acquire().map_err(|_| ServiceError::TooManyWaiters)?;
+        let _place = self.waiters.try_take(owner, 1).ok_or(ServiceError::TooManyWaiters)?;
         self.owned(owner, id).await?;
         self.wait_for(id, until).await
     }
 
     /// Follows a job: what happened so far, then the rest as it happens.
     pub async fn watch(self: &Arc<Self>, owner: &Owner, id: JobId) -> Result<Watch, ServiceError> {
-        let permit = self.watchers.clone().try_acquire_owned().map_err(|_| ServiceError::TooManyWatchers)?;
+        let place = self.watchers.try_take(owner, 1).ok_or(ServiceError::TooManyWatchers)?;
         let listener = self.queue.listen(id);
         let record = self.find(owner, id).await?;
-        Ok(Watch::new(self.clone(), permit, listener, record))
+        Ok(Watch::new(self.clone(), place, listener, record))
     }
 
     /// Types for an interactive job that its owner watches. Waits while there is no room for more.
@@ -328,14 +334,12 @@ impl Service {
 
     /// How many event streams and sockets are open.
     pub fn watching(&self) -> usize {
-        self.options.max_watchers.min(Semaphore::MAX_PERMITS) - self.watchers.available_permits()
+        self.watchers.taken()
     }
 
     /// Returns when nobody watches any job any more.
     pub async fn unwatched(&self) {
-        let all = u32::try_from(self.options.max_watchers.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        // The semaphore is never closed.
-        let _ = self.watchers.acquire_many(all).await;
+        self.watchers.all_free().await;
     }
 
     /// The cancelled job; or the still running one, when it did not stop in time: it will.
@@ -422,7 +426,16 @@ impl Service {
         {
             return Ok(counted.clone());
         }
-        let (census, running) = (self.store.census(whose.clone()).await?, self.store.depth().await?.running);
+        let mut census = self.store.census(whose.clone()).await?;
+        // What runs and how large the store is are known for all owners together only, and nobody's business
+        // but the operator's.
+        let running = match owner.sees_all {
+            true => self.store.depth().await?.running,
+            false => {
+                census.size = 0;
+                0
+            }
+        };
         let counted = Arc::new(Counted { at: now(), census, running });
         known.insert(whose, (Instant::now(), counted.clone()));
         Ok(counted)
@@ -731,9 +744,6 @@ fn count_cancelled(language: &str) {
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(86400 * 365)
 }
-
-/// A place among the open event streams.
-pub(crate) type WatchPermit = OwnedSemaphorePermit;
 
 /// Ready once the flag is up, and for ever after.
 pub(crate) async fn raised(flag: &mut watch::Receiver<bool>) {

@@ -1,6 +1,7 @@
 //! Follows one job: what happened so far, then the rest as it happens, then how it ended.
 
-use crate::service::{Service, WatchPermit, raised};
+use crate::places::Place;
+use crate::service::{Service, raised};
 use gavel_core::job::Interactive;
 use gavel_core::{JobId, Status};
 use gavel_store::{Event, JobRecord, Listener, Stream};
@@ -38,7 +39,7 @@ pub enum Seen {
 /// A pulled stream: nothing is read ahead of a slow client. Dropping it frees its place.
 pub struct Watch {
     service: Arc<Service>,
-    _permit: WatchPermit,
+    _place: Place,
     listener: Box<dyn Listener>,
     listening: bool,
     /// The row should be read before anything else; survives a dropped `next`.
@@ -67,16 +68,11 @@ const PIECE: usize = 64 << 10;
 const STREAMS: [Stream; 3] = [Stream::CompileOutput, Stream::Stdout, Stream::Stderr];
 
 impl Watch {
-    pub(crate) fn new(
-        service: Arc<Service>,
-        permit: WatchPermit,
-        listener: Box<dyn Listener>,
-        record: JobRecord,
-    ) -> Self {
+    pub(crate) fn new(service: Arc<Service>, place: Place, listener: Box<dyn Listener>, record: JobRecord) -> Self {
         let draining = service.draining();
         let mut watch = Self {
             service,
-            _permit: permit,
+            _place: place,
             listener,
             listening: true,
             must_look: false,

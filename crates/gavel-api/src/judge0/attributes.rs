@@ -28,13 +28,48 @@ pub struct Reading {
     pub base64: bool,
 }
 
+/// Every attribute that is read.
+pub const ATTRIBUTES: [&str; 20] = [
+    "additional_files",
+    "callback_url",
+    "command_line_arguments",
+    "compiler_options",
+    "cpu_extra_time",
+    "cpu_time_limit",
+    "enable_network",
+    "enable_per_process_and_thread_memory_limit",
+    "enable_per_process_and_thread_time_limit",
+    "expected_output",
+    "language_id",
+    "max_file_size",
+    "max_processes_and_or_threads",
+    "memory_limit",
+    "number_of_runs",
+    "redirect_stderr_to_stdout",
+    "source_code",
+    "stack_limit",
+    "stdin",
+    "wall_time_limit",
+];
+
 /// The longest text of options and of arguments, in characters.
 const MAX_WORDS: usize = 512;
 
 impl Reading {
-    /// One submission, or everything that is wrong with it.
-    pub fn draft(&self, attributes: Map<String, Value>) -> Result<Draft, Errors> {
-        let mut given = Given { attributes, errors: Errors::default() };
+    /// What the archive of a submission may grow to, by its size alone.
+    pub fn may_unpack(&self, attributes: &Map<String, Value>) -> u64 {
+        match attributes.get("additional_files") {
+            // Four characters are at most three bytes.
+            Some(Value::String(text)) if self.options.additional_files && !text.is_empty() => {
+                archive_limits(&self.options, &self.rules).most((text.len() as u64).div_ceil(4) * 3)
+            }
+            _ => 0,
+        }
+    }
+
+    /// One submission, or everything that is wrong with it. Its archive takes of `room`, in bytes.
+    pub fn draft(&self, attributes: Map<String, Value>, room: &mut u64) -> Result<Draft, Errors> {
+        let mut given = Given { attributes, errors: Errors::default(), room };
         let Some((id, language)) = self.language(&mut given) else {
             // The rest is checked as far as it does not depend on the language.
             self.rest(&mut given, None);
@@ -189,11 +224,12 @@ impl Reading {
         if !is_archive(bytes) {
             return Vec::new();
         }
-        let total = Bytes::kib(self.options.max_extract).min(self.rules.max_files_total).0;
-        let limits = archive::Limits { entries: self.rules.max_files, total, ..archive::Limits::default() };
+        let limits = archive::Limits { left: *given.room, ..archive_limits(&self.options, &self.rules) };
         match archive::unpack(bytes, &limits) {
             // What an archive brings never stands in the source's place.
             Ok(files) => {
+                let size: u64 = files.iter().map(|file| file.content.len() as u64).sum();
+                *given.room = given.room.saturating_sub(size);
                 let source = language.and_then(|(_, language)| language.source_file.as_deref());
                 files.into_iter().filter(|file| Some(file.path.as_str()) != source).collect()
             }
@@ -203,6 +239,16 @@ impl Reading {
             }
         }
     }
+}
+
+fn archive_limits(options: &Options, rules: &Rules) -> archive::Limits {
+    let total = Bytes::kib(options.max_extract).min(rules.max_files_total).0;
+    archive::Limits { entries: rules.max_files, total, ..archive::Limits::default() }
+}
+
+/// What all archives of one request may grow to: as much as the body of a batch, and never less than one may.
+pub fn most_unpacked(options: &Options, rules: &Rules, max_batch_body: Bytes) -> Bytes {
+    Bytes(archive_limits(options, rules).total).max(max_batch_body)
 }
 
 /// Every zip archive ends in this record, with at most 65,535 bytes of comment behind it.
@@ -311,12 +357,14 @@ enum Least {
 }
 
 /// Attributes as they came, and what is wrong with them so far.
-struct Given {
+struct Given<'a> {
     attributes: Map<String, Value>,
     errors: Errors,
+    /// Bytes that archives may still grow to.
+    room: &'a mut u64,
 }
 
-impl Given {
+impl Given<'_> {
     fn wrong(&mut self, attribute: &'static str, message: impl Into<String>) {
         self.errors.add(attribute, message);
     }
@@ -469,8 +517,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn given(value: Value) -> Given {
-        Given { attributes: Map::from_iter([("x".to_owned(), value)]), errors: Errors::default() }
+    fn given(value: Value) -> Given<'static> {
+        let attributes = Map::from_iter([("x".to_owned(), value)]);
+        Given { attributes, errors: Errors::default(), room: Box::leak(Box::default()) }
     }
 
     #[test]

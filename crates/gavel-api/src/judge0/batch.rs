@@ -5,7 +5,7 @@ use super::document::{BatchRequest, ErrorAnswer, ListAnswer};
 use super::error::{Errors, Refusal, answer, json};
 use super::params::{Params, aside};
 use super::submissions::{Missing, Records, id_of, reading, room_for, text_or_header};
-use super::{Flavour, attributes};
+use super::{Flavour, attributes, most_unpacked};
 use crate::error::ApiError;
 use crate::owner::Owner;
 use crate::router::App;
@@ -40,7 +40,7 @@ pub async fn create(
     allowed(&app)?;
     let (head, body) = request.into_parts();
     let mut params = Params::read(&app, &head, body, app.options().max_batch_body).await?;
-    let list = match params.0.remove("submissions") {
+    let list = match params.values.remove("submissions") {
         Some(Value::Array(list)) => list,
         None | Some(Value::Null) => Vec::new(),
         // Neither a list nor nothing: Judge0 stumbles over it.
@@ -49,11 +49,17 @@ pub async fn create(
     room_for(&app, list.len() as u64).await?;
     check_size(&app, list.len())?;
     let reading = reading(&app, flavour, params.switch("base64_encoded"));
-    let read = move |item| match item {
-        Value::Object(attributes) => Some(reading.draft(attributes)),
+    let grown: u64 = list.iter().filter_map(Value::as_object).map(|item| reading.may_unpack(item)).sum();
+    let most = most_unpacked(app.judge0(), &app.service().options().rules, app.options().max_batch_body);
+    let mut room = grown.min(most.0);
+    if room > 0 {
+        params.held.more(&app, room).await?;
+    }
+    let mut read = move |item| match item {
+        Value::Object(attributes) => Some(reading.draft(attributes, &mut room)),
         _ => None,
     };
-    let drafts = aside(move || list.into_iter().map(read).collect::<Option<Vec<_>>>()).await?;
+    let drafts = aside(move || list.into_iter().map(&mut read).collect::<Option<Vec<_>>>()).await?;
     let drafts = drafts.ok_or(Refusal::MALFORMED)?;
 
     let (mut valid, mut answers) = (Vec::new(), Vec::new());
@@ -67,6 +73,7 @@ pub async fn create(
         });
     }
     let stored = if valid.is_empty() { Vec::new() } else { app.service().submit_batch(&owner, valid, None).await? };
+    drop(params);
     let mut stored = stored.into_iter();
     let mut any = false;
     let answers: Vec<Value> = answers

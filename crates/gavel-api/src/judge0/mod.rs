@@ -20,6 +20,7 @@ pub(crate) mod submissions;
 pub mod token;
 
 pub use answer::callback_body;
+pub use attributes::most_unpacked;
 pub use options::{Bound, Options, Version};
 
 use crate::owner::Owner;

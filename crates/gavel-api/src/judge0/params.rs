@@ -1,36 +1,56 @@
 //! Parameters of a request: query and body merged, as Judge0's framework does it. The query wins.
 
+use super::attributes::ATTRIBUTES;
 use super::error::Refusal;
 use crate::cors::Origins;
-use crate::input;
+use crate::input::{self, Held};
 use crate::router::App;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::request::Parts;
 use gavel_core::Bytes as Size;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::fmt;
 
-/// Values by name; those of forms and queries are texts.
+/// Values by name; those of forms and queries are texts. Only names that mean something are kept: a body of
+/// millions of others would take many times its size.
 #[derive(Debug, Default)]
-pub struct Params(pub Map<String, Value>);
+pub struct Params {
+    pub values: Map<String, Value>,
+    /// What the values hold of the budget for bodies.
+    pub held: Held,
+}
+
+/// The list in the body of a batch.
+const LIST: &str = "submissions";
+
+/// What is asked for beside attributes of submissions.
+const OTHERS: [&str; 8] = ["base64_encoded", "fields", "invalidate_cache", "page", "per_page", LIST, "tokens", "wait"];
+
+fn is_known(name: &str) -> bool {
+    ATTRIBUTES.contains(&name) || OTHERS.contains(&name)
+}
 
 /// Work on more than this is done beside the threads that serve sockets.
 const LARGE: usize = 1 << 20;
 
 impl Params {
     pub fn of_query(query: Option<&str>) -> Result<Self, Refusal> {
-        Ok(Self(read_form(query.unwrap_or_default().as_bytes())?))
+        let values = read_form(query.unwrap_or_default().as_bytes())?;
+        Ok(Self { values, held: Held::default() })
     }
 
     pub async fn read(app: &App, head: &Parts, body: Body, max: Size) -> Result<Self, Refusal> {
         let query = Self::of_query(head.uri.query())?;
         refuse_foreign_pages(head, &app.options().origins)?;
         let received = input::any_body(app, &head.headers, body, max).await?;
-        let mut params = read_body(&head.headers, received.bytes.clone()).await?;
-        params.extend(query.0);
-        Ok(Self(params))
+        let mut values = read_body(&head.headers, received.bytes, app.judge0().max_batch).await?;
+        values.extend(query.values);
+        Ok(Self { values, held: received.held })
     }
 
     /// Only the text `true` is true, not even JSON's own.
@@ -39,7 +59,7 @@ impl Params {
     }
 
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.as_str()
+        self.values.get(name)?.as_str()
     }
 }
 
@@ -71,10 +91,10 @@ fn format(headers: &HeaderMap) -> Format {
     }
 }
 
-async fn read_body(headers: &HeaderMap, body: Bytes) -> Result<Map<String, Value>, Refusal> {
+async fn read_body(headers: &HeaderMap, body: Bytes, max_batch: usize) -> Result<Map<String, Value>, Refusal> {
     match format(headers) {
-        Format::Json if body.len() > LARGE => aside(move || read_json(&body)).await?,
-        Format::Json => read_json(&body),
+        Format::Json if body.len() > LARGE => aside(move || read_json(&body, max_batch)).await?,
+        Format::Json => read_json(&body, max_batch),
         Format::Form if body.len() > LARGE => aside(move || read_form(&body)).await?,
         Format::Form => read_form(&body),
         Format::Multipart(boundary) => read_parts(body, boundary).await,
@@ -83,25 +103,128 @@ async fn read_body(headers: &HeaderMap, body: Bytes) -> Result<Map<String, Value
 }
 
 /// What is JSON, but no object, holds no parameters.
-fn read_json(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+fn read_json(body: &[u8], max_batch: usize) -> Result<Map<String, Value>, Refusal> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
-    match serde_json::from_slice(body).map_err(|_| Refusal::MALFORMED)? {
+    // Also what is stepped over must be text.
+    let body = std::str::from_utf8(body).map_err(|_| Refusal::MALFORMED)?;
+    let mut reader = serde_json::Deserializer::from_str(body);
+    let value = Level::Body { max_batch }.deserialize(&mut reader).map_err(|_| Refusal::MALFORMED)?;
+    reader.end().map_err(|_| Refusal::MALFORMED)?;
+    match value {
         Value::Object(map) => Ok(map),
         _ => Ok(Map::new()),
     }
 }
 
+/// Reads what means something, and steps over the rest. A list or an object that means nothing is an empty one.
+#[derive(Clone, Copy)]
+enum Level {
+    Body {
+        max_batch: usize,
+    },
+    /// The list of a batch. One element more than a batch may have is enough to refuse it.
+    List {
+        max_batch: usize,
+    },
+    Item,
+    Attribute,
+}
+
+impl Level {
+    /// How the value of a name is read, if it is kept.
+    fn below(self, name: &str) -> Option<Self> {
+        match self {
+            Self::Body { max_batch } if name == LIST => Some(Self::List { max_batch }),
+            Self::Body { .. } if is_known(name) => Some(Self::Attribute),
+            Self::Item if ATTRIBUTES.contains(&name) => Some(Self::Attribute),
+            _ => None,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Level {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Level {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(name) = from.next_key::<Cow<'de, str>>()? {
+            match self.below(&name) {
+                Some(level) => _ = map.insert(name.into_owned(), from.next_value_seed(level)?),
+                None => _ = from.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(Value::Object(map))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        if let Self::List { max_batch } = self {
+            while list.len() <= max_batch {
+                match from.next_element_seed(Self::Item)? {
+                    Some(item) => list.push(item),
+                    None => return Ok(Value::Array(list)),
+                }
+            }
+        }
+        while from.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Array(list))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+}
+
 /// Pairs; the last of a name wins.
 fn read_form(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
-    let pairs = form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), Value::from(value)));
-    let map: Map<String, Value> = pairs.collect();
+    let (mut map, mut damaged) = (Map::new(), false);
     // The decoder puts this character where bytes are no text; who sends it in earnest sends its own bytes.
     const REPLACED: char = '\u{fffd}';
-    let replaced = |text: &str| text.contains(REPLACED);
-    let damaged = map.iter().any(|(name, value)| replaced(name) || value.as_str().is_some_and(replaced));
-    let meant = || String::from_utf8_lossy(body).to_ascii_uppercase().contains("%EF%BF%BD");
+    for (name, value) in form_urlencoded::parse(body) {
+        damaged |= name.contains(REPLACED) || value.contains(REPLACED);
+        if is_known(&name) {
+            map.insert(name.into_owned(), Value::from(value));
+        }
+    }
+    let meant = || body.windows(9).any(|bytes| bytes.eq_ignore_ascii_case(b"%EF%BF%BD"));
     if damaged && !meant() { Err(Refusal::MALFORMED) } else { Ok(map) }
 }
 
@@ -116,7 +239,9 @@ async fn read_parts(body: Bytes, boundary: String) -> Result<Map<String, Value>,
         let bytes = part.bytes().await.map_err(|_| Refusal::MALFORMED)?;
         if !is_file {
             let text = std::str::from_utf8(&bytes).map_err(|_| Refusal::MALFORMED)?;
-            map.insert(name, Value::from(text));
+            if is_known(&name) {
+                map.insert(name, Value::from(text));
+            }
         }
     }
     Ok(map)
@@ -133,8 +258,8 @@ mod tests {
 
     #[test]
     fn forms_hold_texts_and_nothing_that_is_none() {
-        let form = read_form(b"a=1&b=x+y%0A&a=2&c").unwrap();
-        assert_eq!(Value::from(form), serde_json::json!({"a": "2", "b": "x y\n", "c": ""}));
+        let form = read_form(b"stdin=1&fields=x+y%0A&stdin=2&wait&a=1&b").unwrap();
+        assert_eq!(Value::from(form), serde_json::json!({"stdin": "2", "fields": "x y\n", "wait": ""}));
         assert!(read_form(b"a=%FF").is_err());
         assert!(read_form("a=%EF%BF%BD&b=%ef%bf%bd".as_bytes()).is_ok());
     }
@@ -142,10 +267,23 @@ mod tests {
     #[test]
     fn what_is_no_object_holds_nothing() {
         for json in ["[1]", "\"x\"", "null", "", "  "] {
-            assert!(read_json(json.as_bytes()).unwrap().is_empty(), "{json:?}");
+            assert!(read_json(json.as_bytes(), 20).unwrap().is_empty(), "{json:?}");
         }
-        for json in [&b"{"[..], b"{\"a\":\"\xff\"}"] {
-            assert!(read_json(json).is_err());
+        for json in [&b"{"[..], b"{\"a\":\"\xff\"}", b"{\"stdin\":\"\xff\"}", b"{} {}", b"{\"a\":[1,}"] {
+            assert!(read_json(json, 20).is_err());
         }
+    }
+
+    #[test]
+    fn what_means_nothing_is_stepped_over() {
+        let json = r#"{"x": {"stdin": 1}, "stdin": [1, {"a": 2}], "wall_time_limit": 1.5, "cpu_time_limit": -1,
+            "language_id": 46, "enable_network": true, "callback_url": null, "source_code": "\u0041",
+            "submissions": [{"x": [1], "stdin": {"a": 1}, "submissions": [1]}, 1, [2], {}]}"#;
+        let read = read_json(json.as_bytes(), 2).unwrap();
+        let wanted = serde_json::json!({
+            "stdin": [], "wall_time_limit": 1.5, "cpu_time_limit": -1, "language_id": 46, "enable_network": true,
+            "callback_url": null, "source_code": "A", "submissions": [{"stdin": {}}, 1, []],
+        });
+        assert_eq!(Value::from(read), wanted);
     }
 }

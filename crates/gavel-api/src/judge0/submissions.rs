@@ -6,6 +6,7 @@ use super::document::{ErrorAnswer, ListAnswer, SubmissionAnswer, SubmissionReque
 use super::error::{Refusal, answer, json};
 use super::params::{Params, aside};
 use super::{Flavour, authorized};
+use crate::input::Held;
 use crate::owner::Owner;
 use crate::router::App;
 use crate::service::{ServiceError, Submitted, Waited};
@@ -63,14 +64,15 @@ pub async fn create(
     let fields = Fields::parse(params.text("fields"))?;
     let base64 = params.switch("base64_encoded");
     let reading = reading(&app, flavour, base64);
-    let draft = read(reading, params).await?;
+    let (draft, held) = read(&app, reading, params).await?;
     if !wait {
         let submitted = app.service().submit(&owner, draft, None).await?;
+        drop(held);
         return Ok(answer(StatusCode::CREATED, &token(id_of(&submitted))));
     }
     // Judge0 waits as long as it takes; so does this, as far as the operator allows it.
     let patience = app.service().options().max_wait;
-    match app.service().submit_and_wait(&owner, draft, None, patience).await? {
+    match app.service().submit_and_wait(&owner, draft, None, patience, held).await? {
         Waited::Unread(receipt) => Ok(answer(StatusCode::CREATED, &token(receipt.id))),
         Waited::Read(record) => {
             let id = record.id;
@@ -234,16 +236,20 @@ pub fn reading(app: &App, flavour: Flavour, base64: bool) -> Reading {
     Reading { shelf, flavour, options: app.judge0().clone(), rules, base64 }
 }
 
-async fn read(reading: Reading, params: Params) -> Result<gavel_core::Draft, Refusal> {
+/// The draft, and what it holds of the budget for bodies.
+async fn read(app: &App, reading: Reading, params: Params) -> Result<(gavel_core::Draft, Held), Refusal> {
     let size = |name| params.text(name).map_or(0, str::len);
     let texts: usize = ["source_code", "stdin", "expected_output"].map(size).iter().sum();
     // An archive may grow, whatever its size.
-    let draft = if texts > LARGE || size("additional_files") > 0 {
-        aside(move || reading.draft(params.0)).await?
-    } else {
-        reading.draft(params.0)
-    };
-    draft.map_err(Refusal::Invalid)
+    let beside = texts > LARGE || size("additional_files") > 0;
+    let Params { values, mut held } = params;
+    let mut room = reading.may_unpack(&values);
+    if room > 0 {
+        held.more(app, room).await?;
+    }
+    let work = move || reading.draft(values, &mut room);
+    let draft = if beside { aside(work).await? } else { work() };
+    draft.map(|draft| (draft, held)).map_err(Refusal::Invalid)
 }
 
 pub fn id_of(submitted: &Submitted) -> JobId {

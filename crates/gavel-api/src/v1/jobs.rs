@@ -55,8 +55,7 @@ pub async fn create(State(app): State<App>, owner: Owner, request: Request) -> R
     params.end()?;
     let received = input::json_body(&app, &parts.headers, body, app.options().max_body).await?;
     let (draft, key) = read_draft(&parts.headers, received.bytes.clone()).await?;
-    // A request that waits does not hold its body.
-    drop(received);
+    let held = received.held;
     let Some(patience) = patience else {
         return match app.service().submit(&owner, draft, key).await? {
             Submitted::New(receipt) => created(receipt.id, encode(&JobBody::pending(&receipt))?),
@@ -66,7 +65,7 @@ pub async fn create(State(app): State<App>, owner: Owner, request: Request) -> R
             }
         };
     };
-    waited(app.service().submit_and_wait(&owner, draft, key, patience).await.map_err(outlived)?).await
+    waited(app.service().submit_and_wait(&owner, draft, key, patience, held).await.map_err(outlived)?).await
 }
 
 /// A key may outlive its job; the client asked for a job, not for one that it knows to exist.

@@ -13,6 +13,7 @@ use crate::error::{ApiError, ProblemBody};
 use crate::owner::Caller;
 use crate::query::Params;
 use crate::router::App;
+use crate::service::ServiceError;
 use crate::times::now;
 use crate::watch::{Seen, Watch};
 use axum::extract::rejection::PathRejection;
@@ -24,6 +25,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
+use gavel_core::JobId;
 use gavel_core::job::Tty;
 use gavel_core::validate::{MAX_COLS, MAX_ROWS};
 use gavel_store::{Input, JobRecord, Scope, Stream};
@@ -329,7 +331,9 @@ impl Session {
         let input = match asked {
             Asked::Cancel => {
                 let owner = self.caller.owner.clone();
-                return Ok(async move { service.cancel(&owner, id).await.err().map(|error| error.to_string()) }.boxed());
+                return Ok(
+                    async move { service.cancel(&owner, id).await.err().map(|error| refused(id, error)) }.boxed()
+                );
             }
             Asked::Input(input) => input,
         };
@@ -350,6 +354,15 @@ impl Session {
         }
         .boxed())
     }
+}
+
+/// What the client is told; what the store said of itself is for the log.
+fn refused(id: JobId, error: ServiceError) -> String {
+    let ApiError { detail, cause, .. } = error.into();
+    if let Some(cause) = cause {
+        error!(job.id = %id, %cause, "cannot cancel a job");
+    }
+    detail.into_owned()
 }
 
 fn pieces_of(input: Input) -> Vec<Input> {

@@ -4,6 +4,8 @@ use crate::client::PATIENCE;
 use crate::server::{Options, Server, job};
 use futures_util::{SinkExt, StreamExt};
 use gavel_api::{HttpOptions, Origins, ServeOptions, ServiceOptions};
+use gavel_store::StoreError;
+use gavel_store::faulty::Call as StoreCall;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -211,6 +213,21 @@ async fn messages_that_mean_nothing_are_told_and_the_job_goes_on() {
         assert_eq!(told["event"], "error", "{message}: {told}");
         assert!(told["message"].as_str().unwrap().contains(wanted), "{message}: {told}");
     }
+    // What the store says of itself stays here.
+    for (error, wanted) in [
+        (
+            StoreError::Unavailable("disk I/O error in /secret/path".into()),
+            "the store of jobs cannot be used right now",
+        ),
+        (StoreError::Damaged("disk I/O error in /secret/path".into()), "the server failed to do this"),
+    ] {
+        server.store.fail(StoreCall::Cancel, error);
+        socket.send(json!({"cancel": true})).await;
+        let told = socket.event().await;
+        let message = told["message"].as_str().unwrap();
+        assert!(message.starts_with(wanted) && !message.contains("secret"), "{told}");
+    }
+    server.store.heal(StoreCall::Cancel);
     socket.send(json!({"cancel": true})).await;
     let (events, _) = socket.rest().await;
     assert_eq!(events.last().unwrap()["job"]["status"], "cancelled", "{events:?}");

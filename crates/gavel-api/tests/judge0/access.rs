@@ -51,6 +51,23 @@ async fn a_token_comes_in_the_header_or_as_a_parameter() {
 }
 
 #[tokio::test]
+async fn statistics_say_of_the_server_only_to_whoever_sees_all() {
+    let server = with_tokens().await;
+    let user = |method: &str, path: &str| server.call(method, path).header("x-auth-token", USER);
+    let held = json!({ "source_code": "hold", "language_id": 46 });
+    let created = user("POST", "/submissions").json(held.to_string()).send().await;
+    server.until_depth(|depth| depth.running == 1).await;
+    let statistics = async |secret: &str| server.get("/statistics").header("x-auth-token", secret).send().await.json();
+    let (mine, all) = (statistics(USER).await, statistics(ADMIN).await);
+    let status = |id, name: &str| json!([{ "status": { "id": id, "name": name }, "count": 1 }]);
+    assert_eq!((&mine["statuses"], &all["statuses"]), (&status(1, "In Queue"), &status(2, "Processing")));
+    assert_eq!(mine["database"], json!({ "size_pretty": "0 kB", "size_in_bytes": 0 }));
+    assert!(all["database"]["size_in_bytes"].as_u64().unwrap() > 0);
+    server.hold.add_permits(1);
+    assert_eq!(created.status, 201);
+}
+
+#[tokio::test]
 async fn what_needs_authorization_is_403_without_a_word_for_others() {
     let server = with_tokens().await;
     let user = |method: &str, path: &str| server.call(method, path).header("x-auth-token", USER);

@@ -1,9 +1,11 @@
 //! What a submission may say, and what is answered when it says something else.
 
-use crate::setup::{changed, idle, start, token_of, with, with_judge0};
+use crate::setup::{changed, idle, packed, start, token_of, with, with_judge0};
+use futures_util::future::join_all;
 use gavel_core::check::Comparison;
 use gavel_core::job::CallbackForm;
 use gavel_core::{Bytes, CallbackRules, Limits};
+use gavel_store::faulty::Call as StoreCall;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -278,37 +280,10 @@ async fn base64_is_read_leniently_and_only_where_it_is_meant() {
     }
 }
 
-/// One entry, stored: `data.txt` with `hi`.
-fn zip(name: &str) -> Vec<u8> {
-    let (content, crc) = (b"hi", 0xd893_2aac_u32);
-    let mut local = b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0".to_vec();
-    let mut central = b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0".to_vec();
-    for record in [&mut local, &mut central] {
-        record.extend(crc.to_le_bytes());
-        record.extend([2, 0, 0, 0, 2, 0, 0, 0]);
-        record.extend((name.len() as u16).to_le_bytes());
-        record.extend([0, 0]);
-    }
-    central.extend([0; 14]);
-    local.extend(name.as_bytes());
-    local.extend(content);
-    central.extend(name.as_bytes());
-    let mut end = b"PK\x05\x06\0\0\0\0\x01\0\x01\0".to_vec();
-    end.extend((central.len() as u32).to_le_bytes());
-    end.extend((local.len() as u32).to_le_bytes());
-    end.extend([0, 0]);
-    [local, central, end].concat()
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
 #[tokio::test]
 async fn additional_files_are_always_base64_and_come_back_in_lines() {
     let server = idle().await;
-    let archive = base64(&zip("dir/data.txt"));
+    let archive = packed("dir/data.txt", b"hi");
     for query in ["", "?base64_encoded=true"] {
         let body = json!({ "source_code": "ZWNobw==", "language_id": 46, "additional_files": archive });
         let token = server.created(query, &body).await;
@@ -321,11 +296,11 @@ async fn additional_files_are_always_base64_and_come_back_in_lines() {
     // What is no archive at all is no reason to refuse a program, and a hostile one is.
     let token = server.created("", &changed(json!({ "additional_files": "no zip" }))).await;
     assert_eq!(server.job_behind(&token).await.files, []);
-    let answer = server.create("", &changed(json!({ "additional_files": base64(&zip("../data.txt")) }))).await;
+    let answer = server.create("", &changed(json!({ "additional_files": packed("../data.txt", b"hi") }))).await;
     assert_eq!(answer.status, 422);
     assert!(answer.json()["additional_files"][0].as_str().unwrap().contains("../data.txt"), "{}", answer.text());
     // It cannot take the source's place.
-    let token = server.created("", &changed(json!({ "additional_files": base64(&zip("main.sh")) }))).await;
+    let token = server.created("", &changed(json!({ "additional_files": packed("main.sh", b"hi") }))).await;
     assert_eq!(server.job_behind(&token).await.files, []);
 }
 
@@ -340,4 +315,44 @@ async fn a_callback_is_kept_in_judge0s_form() {
     assert_eq!(answer.status, 201, "{}", answer.text());
     let callback = server.job_behind(&token_of(&answer.json())).await.callback.unwrap();
     assert_eq!((callback.url.as_str(), callback.form), ("http://hook.example/x", CallbackForm::Judge0));
+}
+
+/// Little room for bodies, and no wait for it.
+fn tight(options: &mut crate::server::Options) {
+    options.workers = false;
+    options.http.max_body = Bytes::kib(256);
+    options.http.max_batch_body = Bytes::kib(256);
+    // As much as one request may need: 256 KiB and what its archive may grow to.
+    options.http.body_budget = Bytes(0);
+    options.http.judge0.max_extract = 1024;
+    options.http.body_timeout = Duration::from_millis(500);
+}
+
+#[tokio::test]
+async fn archives_are_unpacked_only_where_there_is_room_for_what_they_grow_to() {
+    let server = with(tight).await;
+    let body = changed(json!({ "additional_files": packed("data.txt", &[0; 1 << 20]) }));
+    server.store.delay(StoreCall::Insert, Duration::from_secs(4));
+    let (first, second) = tokio::join!(server.create("", &body), server.create("", &body));
+    let (stored, refused) = if first.status == 201 { (first, second) } else { (second, first) };
+    assert_eq!((stored.status.as_u16(), refused.status.as_u16()), (201, 503), "{}", refused.text());
+    assert!(refused.json()["error"].as_str().unwrap().contains("too many large requests"), "{}", refused.text());
+    server.store.heal(StoreCall::Insert);
+    // Whoever waits for a job has given its room back.
+    let waiting = tokio::spawn(server.post("/submissions?wait=true").json(body.to_string()).send());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!waiting.is_finished());
+    server.created("", &body).await;
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_body_takes_of_the_budget_until_its_submission_is_stored() {
+    let server = with(tight).await;
+    let body = changed(json!({ "stdin": "x".repeat(200 << 10) }));
+    server.store.delay(StoreCall::Insert, Duration::from_secs(3));
+    let answers = join_all((0..8).map(|_| server.create("", &body))).await;
+    let refused = answers.iter().filter(|answer| answer.status == 503).count();
+    // Six bodies of 200 KiB fit into 1,280 KiB.
+    assert_eq!(refused, 2, "{:?}", answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
 }

@@ -1,6 +1,7 @@
 //! Several submissions in one request.
 
-use crate::setup::{changed, echo, id_of, start, token_of, with, with_judge0};
+use crate::setup::{changed, echo, id_of, packed, start, token_of, with, with_judge0};
+use gavel_core::Bytes;
 use serde_json::{Value, json};
 
 const UNKNOWN: &str = "01890000-0000-7000-8000-000000000000";
@@ -106,4 +107,23 @@ async fn a_full_queue_takes_all_of_a_batch_or_nothing() {
             assert_eq!((answer.status.as_u16(), answer.json()), (503, full.clone()));
         }
     }
+}
+
+#[tokio::test]
+async fn the_archives_of_a_batch_share_their_room() {
+    let server = with(|options| {
+        options.http.max_batch_body = Bytes::kib(1536);
+        options.http.judge0.max_extract = 1024;
+    })
+    .await;
+    let item = changed(json!({ "additional_files": packed("data.txt", &[0; 900 << 10]) }));
+    let small = changed(json!({ "additional_files": packed("data.txt", b"hi") }));
+    let answer = server.post("/submissions/batch").json(batch(&[item.clone(), item, small])).send().await;
+    let body = answer.json();
+    assert_eq!(answer.status, 201);
+    let files = server.job_behind(&token_of(&body[0])).await.files;
+    assert_eq!(files[0].content.len(), 900 << 10);
+    let told = body[1]["additional_files"][0].as_str().unwrap();
+    assert!(told.ends_with("larger than the 651264 bytes that other archives of the request leave to it"), "{told}");
+    token_of(&body[2]);
 }

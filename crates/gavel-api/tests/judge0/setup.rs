@@ -3,11 +3,15 @@
 use crate::client::{Answer, Call};
 use crate::server::{Options, Server};
 use crate::worker::{self, now};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 use gavel_api::{LanguageState, judge0};
 use gavel_core::language::Compile;
 use gavel_core::{Catalogue, JobId, Language, Limits, Outcome};
 use gavel_store::{Claimant, Event, Queue, Settlement, Store};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,6 +145,17 @@ impl Server {
         self.store.claim(by, now(), Duration::from_secs(60)).await.unwrap().remove(0).key.id
     }
 
+    /// Waits until the queue is as it should be.
+    pub async fn until_depth(&self, is_so: impl Fn(gavel_store::Depth) -> bool) {
+        for _ in 0..500 {
+            if is_so(self.store.depth().await.unwrap()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the queue does not become so");
+    }
+
     /// What the native API kept of a submission.
     pub async fn job_behind(&self, token: &str) -> gavel_core::Job {
         self.store.find(gavel_api::judge0::token::read(token).unwrap()).await.unwrap().unwrap().job
@@ -167,4 +182,29 @@ pub fn completed(change: impl FnOnce(&mut Outcome)) -> Settlement {
 
 pub fn form(call: Call, body: &str) -> Call {
     call.header("content-type", "application/x-www-form-urlencoded").body(body.to_owned())
+}
+
+/// An archive of one file, as `additional_files` wants it.
+pub fn packed(name: &str, content: &[u8]) -> String {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(content).unwrap();
+    let data = encoder.finish().unwrap();
+    let mut local = b"PK\x03\x04\x14\0\0\0\x08\0\0\0\0\0".to_vec();
+    let mut central = b"PK\x01\x02\x14\0\x14\0\0\0\x08\0\0\0\0\0".to_vec();
+    for record in [&mut local, &mut central] {
+        for word in [rawzip::crc32(content), data.len() as u32, content.len() as u32] {
+            record.extend(word.to_le_bytes());
+        }
+        record.extend((name.len() as u16).to_le_bytes());
+        record.extend([0, 0]);
+    }
+    central.extend([0; 14]);
+    local.extend(name.as_bytes());
+    local.extend(data);
+    central.extend(name.as_bytes());
+    let mut end = b"PK\x05\x06\0\0\0\0\x01\0\x01\0".to_vec();
+    end.extend((central.len() as u32).to_le_bytes());
+    end.extend((local.len() as u32).to_le_bytes());
+    end.extend([0, 0]);
+    BASE64_STANDARD.encode([local, central, end].concat())
 }
