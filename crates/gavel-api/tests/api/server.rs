@@ -214,6 +214,18 @@ impl Server {
         panic!("{} channels are still listened to", self.queue.channels());
     }
 
+    /// Waits until the queue is as it should be.
+    #[allow(dead_code, reason = "of the two binaries that this file is in, one does not use it")]
+    pub async fn until_depth(&self, is_so: impl Fn(gavel_store::Depth) -> bool) {
+        for _ in 0..500 {
+            if is_so(gavel_store::Store::depth(&*self.store).await.unwrap()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the queue does not become so");
+    }
+
     /// Waits until no event stream is open any more.
     pub async fn nobody_watches(&self) {
         for _ in 0..500 {

@@ -340,7 +340,7 @@ async fn archives_are_unpacked_only_where_there_is_room_for_what_they_grow_to() 
     server.store.heal(StoreCall::Insert);
     // Whoever waits for a job has given its room back.
     let waiting = tokio::spawn(server.post("/submissions?wait=true").json(body.to_string()).send());
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    server.until_depth(|depth| depth.pending == 2).await;
     assert!(!waiting.is_finished());
     server.created("", &body).await;
     waiting.abort();

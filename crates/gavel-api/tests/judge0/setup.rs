@@ -145,17 +145,6 @@ impl Server {
         self.store.claim(by, now(), Duration::from_secs(60)).await.unwrap().remove(0).key.id
     }
 
-    /// Waits until the queue is as it should be.
-    pub async fn until_depth(&self, is_so: impl Fn(gavel_store::Depth) -> bool) {
-        for _ in 0..500 {
-            if is_so(self.store.depth().await.unwrap()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the queue does not become so");
-    }
-
     /// What the native API kept of a submission.
     pub async fn job_behind(&self, token: &str) -> gavel_core::Job {
         self.store.find(gavel_api::judge0::token::read(token).unwrap()).await.unwrap().unwrap().job
